@@ -1,0 +1,6 @@
+"""torch.autograd.Functions of the fused units: what is saved and the order of calls, nothing else."""
+
+from resnet_fused.autograd.chain import BatchNorm, Chain, Conv, Unit, residual_chain
+from resnet_fused.autograd.stem import stem
+
+__all__ = ["BatchNorm", "Chain", "Conv", "Unit", "residual_chain", "stem"]

@@ -1,0 +1,354 @@
+"""The residual chain: any number of conv-BN-ReLU units and a shortcut as one autograd node.
+
+Training (BN fission; raw_i is convolution i's output, z_i its batch norm):
+
+    raw_1 = conv(x), raw_i = conv(relu(z_{i-1}(raw_{i-1}))), out = relu(z_n(raw_n) + shortcut)
+
+saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum; never an activated tensor. A unit whose
+batch norm is frozen (running statistics) saves its activated output instead: then
+
+    g_i: masked gradient,  D = wgrad(g_i, a_{i-1}):  dw = scale·D,  dγ = invstd·(⟨w, D⟩ − mean·Σg),  dβ = Σg
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_fused import ops
+from resnet_fused.autograd import eager
+
+
+class Conv(NamedTuple):
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+class Unit(NamedTuple):
+    """A convolution, the batch norm behind it, and whether ReLU follows (for the last unit: after the sum)."""
+
+    conv: Conv
+    batch_stats: bool  # statistics of the batch; False: running statistics ("frozen")
+    eps: float
+    relu: bool
+
+
+class Chain(NamedTuple):
+    backend: str
+    units: tuple[Unit, ...]
+    projection: tuple[Unit, ...]  # one unit or none
+    identity: bool
+
+
+class BatchNorm(NamedTuple):
+    """A unit's tensors; the running statistics are None where the batch's are used."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+
+class Operand(NamedTuple):
+    """What a convolution reads: x itself, or relu(z(x)) by a prologue."""
+
+    x: Tensor
+    prologue: Tensor | None
+    relu: bool
+
+
+class Branch(NamedTuple):
+    """One unit with all that the backward pass knows of it."""
+
+    unit: Unit
+    weight: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    kept: Tensor | None  # raw output; frozen: the activated one, which is the next unit's operand
+    affine: Tensor
+
+
+def frozen_affine(kernels, bn: BatchNorm, eps: float, acc: torch.dtype) -> Tensor:
+    stats = torch.stack((bn.running_mean.to(acc), bn.running_var.to(acc)))
+    return kernels.bn_finalize(stats, 1, bn.weight, bn.bias, eps)
+
+
+def output_size(x_size, weight: Tensor, conv: Conv) -> tuple[int, int]:
+    """P, Q of a convolution's output, from its input's size (a Function's output has no size under dynamo)."""
+    return tuple(
+        ops.output_extent(x_size[2 + axis], weight.shape[2 + axis], conv.stride[axis], conv.padding[axis],
+                          conv.dilation[axis])
+        for axis in (0, 1)
+    )  # fmt: skip
+
+
+def conv_bn(kernels, unit, operand, weight, bn, acc, epilogue=(None, None, False)):
+    """fprop of one unit → (raw, affine, stats); frozen with an epilogue (residual, its affine, relu): (out, …)."""
+    arguments = (operand.x, weight, *unit.conv, operand.prologue, operand.relu)
+    if unit.batch_stats:
+        raw, stats = kernels.conv_fprop(*arguments, True, None, None, None, False)
+        count = raw.shape[0] * raw.shape[2] * raw.shape[3]
+        return raw, kernels.bn_finalize(stats, count, bn.weight, bn.bias, unit.eps), stats
+    affine = frozen_affine(kernels, bn, unit.eps, acc)
+    out, _ = kernels.conv_fprop(*arguments, False, affine, *epilogue)
+    return out, affine, None
+
+
+def _split(spec: Chain, tensors) -> list[tuple[Tensor, BatchNorm]]:
+    return [(tensors[i], BatchNorm(*tensors[i + 1 : i + 5])) for i in range(0, len(tensors), 5)]
+
+
+def _forward(spec: Chain, x: Tensor, tensors):
+    """→ out, and per unit (projection last) what is kept, its affine, its statistics."""
+    kernels = ops.get(spec.backend)
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    parameters = _split(spec, tensors)
+    residual, residual_affine, projection = (x if spec.identity else None), None, ()
+    if spec.projection:
+        unit = spec.projection[0]
+        residual, affine, stats = conv_bn(kernels, unit, Operand(x, None, False), *parameters[-1], acc)
+        residual_affine = affine if unit.batch_stats else None
+        projection = ((residual if unit.batch_stats else None, affine, stats),)
+    operand, results = Operand(x, None, False), []
+    for i, (unit, (weight, bn)) in enumerate(zip(spec.units, parameters)):
+        last = i + 1 == len(spec.units)
+        epilogue = (residual, residual_affine, unit.relu) if last else (None, None, unit.relu)
+        y, affine, stats = conv_bn(kernels, unit, operand, weight, bn, acc, epilogue)
+        kept = y if unit.batch_stats or not last else None
+        results.append((kept, affine, stats))
+        operand = Operand(y, affine, unit.relu) if unit.batch_stats else Operand(y, None, False)
+    if spec.units[-1].batch_stats:
+        y = kernels.bn_apply(y, affine, spec.units[-1].relu, residual, residual_affine)
+    return y, (*results, *projection)
+
+
+def _needs_out(spec: Chain) -> bool:
+    """The last ReLU's mask comes from raw_n alone when nothing is added to it."""
+    last = spec.units[-1]
+    return last.relu and bool(spec.projection or spec.identity or not last.batch_stats)
+
+
+class _ResidualChain(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(spec, x, *tensors):
+        out, results = _forward(spec, x, tensors)
+        return (out, *(t for result in results for t in result))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        spec, x, *tensors = inputs
+        out, *results = output
+        ctx.spec = spec
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(t for t in results if t is not None))
+        parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
+        kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
+        ctx.save_for_backward(x, out if _needs_out(spec) else None, *parameters, *kept_and_affine)
+        ctx.save_for_forward(x, *parameters, *results[1::3])
+
+    @staticmethod
+    def backward(ctx, dout, *_):
+        spec, needs = ctx.spec, ctx.needs_input_grad
+        blanks = [None] * len(needs)
+        if dout is None:
+            return tuple(blanks)
+        # positions of x and of every weight, gamma and beta among the inputs (spec, x, 5 per unit)
+        positions = [1, *(i + j for i in range(2, len(needs), 5) for j in range(3))]
+        wanted = tuple(needs[i] for i in positions)
+        grads = _ResidualChainBackward.apply(spec, wanted, dout, *ctx.saved_tensors)
+        for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
+            blanks[i] = grad
+        return tuple(blanks)
+
+    @staticmethod
+    def jvp(ctx, _, *tangents):
+        saved = ctx.saved_tensors
+        count = 3 * len((*ctx.spec.units, *ctx.spec.projection))
+        primals, affines = saved[: 1 + count], saved[1 + count :]
+        tangents = (tangents[0], *(tangents[1 + i + j] for i in range(0, len(tangents) - 1, 5) for j in range(3)))
+        function = _reference(ctx.spec, affines)
+        return (eager.jvp(function, primals, tangents), *([None] * len(affines) * 3))
+
+
+def _reference(spec, affines):
+    return lambda x, *parameters: eager.chain(spec, affines, x, *parameters)
+
+
+class _ResidualChainBackward(torch.autograd.Function):
+    """The fused backward; its own derivatives are those of the reference's backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(spec, wanted, dout, x, out, *saved):
+        return _backward(spec, wanted, dout, x, out, _branches(spec, saved))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.spec, ctx.wanted, dout, x, _, *saved = inputs
+        count = 3 * len((*ctx.spec.units, *ctx.spec.projection))
+        ctx.save_for_backward(dout, x, *saved[:count], *saved[count + 1 :: 2])
+        ctx.save_for_forward(dout, x, *saved[:count], *saved[count + 1 :: 2])
+        ctx.count = count
+
+    @staticmethod
+    def _gradient(ctx):
+        """The reference's backward as a function of (dout, x, *parameters), and their values."""
+        saved = ctx.saved_tensors
+        primals, affines = saved[: 2 + ctx.count], saved[2 + ctx.count :]
+        function = _reference(ctx.spec, affines)
+
+        def gradient(dout, *inputs):
+            return eager.vjp(function, inputs, ctx.wanted, dout)
+
+        return gradient, primals
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        gradient, primals = _ResidualChainBackward._gradient(ctx)
+        needs = ctx.needs_input_grad
+        wanted = (needs[2], needs[3], *needs[5 : 5 + ctx.count])
+        results = iter(eager.vjp(gradient, primals, wanted, cotangents))
+        grads = [next(results) if want else None for want in wanted]
+        return (None, None, *grads[:2], None, *grads[2:], *([None] * (len(needs) - 5 - ctx.count)))
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        gradient, primals = _ResidualChainBackward._gradient(ctx)
+        tangents = (tangents[2], tangents[3], *tangents[5 : 5 + ctx.count])
+        return eager.jvp(gradient, primals, tangents)
+
+
+def _branches(spec: Chain, saved) -> list[Branch]:
+    units = (*spec.units, *spec.projection)
+    kept = saved[3 * len(units) :]
+    return [Branch(u, *saved[3 * i : 3 * i + 3], *kept[2 * i : 2 * i + 2]) for i, u in enumerate(units)]
+
+
+class Incoming(NamedTuple):
+    """The gradient of a unit's output, before its ReLU's mask, with what that unit's batch norm needs of it."""
+
+    grad: Tensor
+    out: Tensor | None  # masks where given
+    sums: Tensor | None  # Σg, Σg·x̂ (frozen: Σg alone, if wanted)
+    relu: bool
+
+
+def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=(None, None)):
+    """dgrad and wgrad of one unit → dx, (dweight, dgamma, dbeta), sums; `wanted` masks (x, weight, gamma, beta)."""
+    unit, weight, affine = branch.unit, branch.weight, branch.affine
+    want_dx, want_weight, want_gamma, want_beta = wanted
+    grad, out, sums, relu = incoming
+    if unit.batch_stats:
+        P, Q = output_size(operand.x.shape, weight, unit.conv)
+        gradient = (grad, out, branch.kept, affine, sums / (grad.shape[0] * P * Q), relu)
+    else:
+        gradient = (grad, out, None, None, None, relu)
+        scale = affine[1].to(weight.dtype).view(-1, 1, 1, 1)
+        weight = weight * scale
+    output_mask = (want_dx, want_weight or (want_gamma and not unit.batch_stats))
+    dx, dw, next_sums = kernels.conv_backward(
+        *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask
+    )
+    dbeta = sums[0] if want_beta else None
+    dgamma = None
+    if want_gamma and unit.batch_stats:
+        dgamma = sums[1]
+    elif want_gamma:
+        inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
+        dgamma = affine[3] * (inner - affine[0] * sums[0])
+    if want_weight and not unit.batch_stats:
+        dw = dw * scale
+    gradients = (
+        dw if want_weight else None,
+        None if dgamma is None else dgamma.to(branch.gamma.dtype),
+        None if dbeta is None else dbeta.to(branch.beta.dtype),
+    )
+    return dx, gradients, next_sums
+
+
+def _last_sums(kernels, spec, main, projection, dout, out, wanted):
+    """Σg and Σg·x̂ of the last unit and of the projection, whose batch norms receive the same g, in one pass."""
+    relu = main.unit.relu
+    sources = [b for b in (main, *projection) if b.unit.batch_stats]
+    frozen_wants_beta = any(w[1] or w[2] for b, w in zip((main, *projection), wanted) if not b.unit.batch_stats)
+    if not sources and not frozen_wants_beta:
+        return None, None
+    pairs = [t for b in sources for t in (b.kept, b.affine)] or [None, None]
+    sums = kernels.bn_backward_reduce(dout, out, *pairs[:2], relu, *pairs[2:])
+    if len(sources) == 2:
+        return sums[:2], torch.stack((sums[0], sums[2]))
+    return sums, sums
+
+
+def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
+    """The chain's gradients that `wanted` names, in the order x, (weight, gamma, beta) per unit, projection last."""
+    kernels = ops.get(spec.backend)
+    n = len(spec.units)
+    want_x, rest = wanted[0], wanted[1:]
+    want = [rest[3 * i : 3 * i + 3] for i in range(len(branches))]
+    main, projection = branches[:n], branches[n:]
+    sums, projection_sums = _last_sums(kernels, spec, main[-1], projection, dout, out, [want[n - 1], *want[n:]])
+    relu = spec.units[-1].relu
+    grads: list = [None] * len(branches)
+    add = (dout, out) if spec.identity else (None, None)
+    if projection:
+        incoming = Incoming(dout, out, projection_sums, relu)
+        add_x, grads[n], _ = unit_backward(
+            kernels, projection[0], Operand(x, None, False), incoming, (want_x, *want[n])
+        )
+        add = (add_x, None)
+    incoming = Incoming(dout, out, sums, relu)
+    # A unit's dx is wanted while anything before it is.
+    first = 0 if want_x else next((i for i in range(n) if any(want[i])), n)
+    for i in range(n - 1, -1, -1):
+        if i < first:
+            break
+        want_dx = want_x if i == 0 else i > first
+        operand, reduce = _operand(x, main, i), i > 0 and want_dx and main[i - 1].unit.batch_stats
+        dx, grads[i], sums = unit_backward(
+            kernels, main[i], operand, incoming, (want_dx, *want[i]), reduce,
+            add if i == 0 and want_x else (None, None),
+        )  # fmt: skip
+        if i > 0 and want_dx:
+            incoming = _incoming(kernels, main[i - 1], dx, sums, want[i - 1])
+    flat = (dx if want_x else None, *(g for gradients in grads for g in (gradients or (None,) * 3)))
+    return tuple(g for g, w in zip(flat, wanted) if w)
+
+
+def _operand(x, main, i) -> Operand:
+    if i == 0:
+        return Operand(x, None, False)
+    previous = main[i - 1]
+    if previous.unit.batch_stats:
+        return Operand(previous.kept, previous.affine, previous.unit.relu)
+    return Operand(previous.kept, None, False)
+
+
+def _incoming(kernels, branch, dx, sums, want) -> Incoming:
+    """What conv_backward of the next unit leaves for this one."""
+    unit = branch.unit
+    if unit.batch_stats:
+        return Incoming(dx, None, sums, unit.relu)
+    out = branch.kept if unit.relu else None
+    if want[1] or want[2]:
+        return Incoming(dx, out, kernels.bn_backward_reduce(dx, out, None, None, unit.relu), unit.relu)
+    return Incoming(dx, out, None, unit.relu)
+
+
+def residual_chain(spec: Chain, x: Tensor, parameters):
+    """Runs the chain → (out, statistics).
+
+    x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm). `statistics`
+    holds for each of them [2, K] (batch mean and sum of squared deviations), or None where it is frozen; they carry
+    no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
+    """
+    flat = [t for weight, bn in parameters for t in (weight, *bn)]
+    out, *results = _ResidualChain.apply(spec, x, *flat)
+    return out, results[2::3]

@@ -1,0 +1,75 @@
+"""The units as differentiable PyTorch operations: what double backward and forward-mode AD differentiate."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def row(vector):
+    return vector.view(1, -1, 1, 1)
+
+
+def conv_bn(unit, x, weight, gamma, beta, affine):
+    """Convolution and batch norm; with `affine` (frozen) its mean and invstd are constants."""
+    raw = F.conv2d(x, weight, None, *unit.conv)
+    if unit.batch_stats:
+        return F.batch_norm(raw, None, None, gamma, beta, True, 0.0, unit.eps)
+    mean, invstd = affine[0].to(raw.dtype), affine[3].to(raw.dtype)
+    y = (raw - row(mean)) * row(invstd)
+    y = y if gamma is None else y * row(gamma)
+    return y if beta is None else y + row(beta)
+
+
+def chain(spec, affines, x, *parameters):
+    """relu(bn_n(conv_n(… relu(bn_1(conv_1(x))) …)) + shortcut), arguments as in residual_chain."""
+    units = (*spec.units, *spec.projection)
+    branches = [(unit, *parameters[3 * i : 3 * i + 3], affines[i]) for i, unit in enumerate(units)]
+    y = x
+    for i, (unit, *arguments) in enumerate(branches[: len(spec.units)]):
+        y = conv_bn(unit, y, *arguments)
+        if i + 1 < len(spec.units):
+            y = torch.relu(y) if unit.relu else y
+    if spec.projection:
+        unit, *arguments = branches[-1]
+        y = y + conv_bn(unit, x, *arguments)
+    elif spec.identity:
+        y = y + x
+    return torch.relu(y) if spec.units[-1].relu else y
+
+
+def stem(unit, affine, x, weight, gamma, beta):
+    return F.max_pool2d(torch.relu(conv_bn(unit, x, weight, gamma, beta, affine)), 3, 2, 1)
+
+
+def vjp(function, primals, wanted, cotangent):
+    """Gradients of function(*primals) for the primals named by the mask `wanted`, differentiable themselves."""
+    chosen = [i for i, want in enumerate(wanted) if want]
+
+    def of_chosen(*values):
+        full = list(primals)
+        for i, value in zip(chosen, values):
+            full[i] = value
+        return function(*full)
+
+    _, pullback = torch.func.vjp(of_chosen, *(primals[i] for i in chosen))
+    return pullback(cotangent)
+
+
+def jvp(function, primals, tangents):
+    """Directional derivative as a vjp of a vjp: torch.func.jvp cannot run inside a Function's jvp (nested levels)."""
+    chosen = [i for i, tangent in enumerate(tangents) if tangent is not None]
+
+    def of_chosen(*values):
+        full = list(primals)
+        for i, value in zip(chosen, values):
+            full[i] = value
+        return function(*full)
+
+    out, pullback = torch.func.vjp(of_chosen, *(primals[i] for i in chosen))
+    zeros = torch.func.vjp(pullback, _map(torch.zeros_like, out))
+    return zeros[1](tuple(tangents[i] for i in chosen))[0]
+
+
+def _map(function, value):
+    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)

@@ -1,0 +1,26 @@
+"""The backends, all with the operators of resnet_fused.ops under the same names and signatures."""
+
+from __future__ import annotations
+
+import torch
+
+from resnet_fused import _ext
+from resnet_fused.backends import reference
+
+NAMES = ("reference", "cpu", "triton", "cuda")
+
+
+def available() -> dict[str, str | None]:
+    """Each backend's name with None where it can be used, else one sentence: why not, and how to get it."""
+    return {
+        "reference": None,
+        "cpu": _ext.cpu_unavailable_reason(),
+        "triton": "This version has no Triton kernels yet; use backend='cpu' or eager PyTorch on the GPU.",
+        "cuda": _ext.cuda_unavailable_reason()
+        or "The CUDA extension is built but holds no kernels yet; fused modules run eager PyTorch on the GPU.",
+    }
+
+
+def get(name: str):
+    """The namespace that holds a usable backend's operators."""
+    return reference if name == "reference" else torch.ops.resnet_fused

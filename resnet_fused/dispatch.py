@@ -1,0 +1,90 @@
+"""Which backend runs a problem: a pure function of what is asked and what is there, always with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import NamedTuple
+
+import torch
+
+from resnet_fused import backends
+
+AUTO = "auto"
+EAGER = "eager"
+CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and cannot serve; the message says why and what would help."""
+
+
+class Choice(NamedTuple):
+    backend: str  # a name of backends.NAMES, or "eager": the module's own unfused forward
+    reason: str
+
+
+def choose(device: str, dtype: torch.dtype, requested: str, unavailable: dict[str, str | None]) -> Choice:
+    """The backend for activations of `dtype` on `device`; `unavailable` as backends.available() gives it.
+
+    The automatic choice never raises, and runs eager PyTorch where no kernels of ours could be faster. Raises
+    BackendUnavailable where a backend asked for by name cannot serve, ValueError for a name that is none.
+    """
+    reason = _why_cpu_cannot(device, dtype, unavailable["cpu"])
+    if requested == AUTO:
+        if reason is None:
+            return Choice("cpu", f"SIMD kernels for {device} {_name(dtype)}")
+        return Choice(EAGER, reason)
+    if requested == EAGER:
+        return Choice(EAGER, "asked for")
+    if requested == "reference":
+        return Choice("reference", "asked for")
+    check_name(requested)
+    reason = reason if requested == "cpu" else unavailable[requested]
+    if reason is not None:
+        raise BackendUnavailable(f"backend {requested!r} cannot serve: {reason}")
+    return Choice(requested, "asked for")
+
+
+def check_name(name: str) -> None:
+    names = (AUTO, EAGER, *backends.NAMES)
+    if name not in names:
+        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(names)}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _why_cpu_cannot(device: str, dtype: torch.dtype, unavailable: str | None) -> str | None:
+    if device != "cpu":
+        return f"there are no kernels for device {device!r} yet"
+    if dtype not in CPU_DTYPES:
+        return f"the CPU kernels take {', '.join(map(_name, CPU_DTYPES))}, not {_name(dtype)}"
+    return unavailable
+
+
+_requested = os.environ.get("RESNET_FUSED_BACKEND", AUTO)
+_unavailable = functools.cache(backends.available)
+
+
+def choose_for(x: torch.Tensor) -> Choice:
+    """choose() for a tensor, with the backend asked for by `backend(...)` or RESNET_FUSED_BACKEND."""
+    return choose(x.device.type, x.dtype, _requested, _unavailable())
+
+
+@contextlib.contextmanager
+def backend(name: str):
+    """Runs fused modules on the named backend: "auto", "eager", "reference", "cpu", "triton" or "cuda".
+
+    Holds for the whole process while the context is open. A backend that cannot serve raises BackendUnavailable
+    when a module is called; an unknown name raises ValueError at once.
+    """
+    global _requested
+    check_name(name)
+    previous, _requested = _requested, name
+    try:
+        yield
+    finally:
+        _requested = previous

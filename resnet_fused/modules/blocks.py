@@ -1,0 +1,120 @@
+"""torchvision's two residual blocks and its stem, fused: same constructor, children, draws and state_dict."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from resnet_fused.modules import torchvision as tv
+from resnet_fused.modules.fused import FusedModule
+from resnet_fused.modules.members import ConvBN, Members, Obstacle
+
+
+def _conv(in_channels, out_channels, kernel_size, stride=1, groups=1, dilation=1):
+    padding = dilation * (kernel_size // 2)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+
+
+class _TorchvisionBlock(FusedModule):
+    """A block with children conv1, bn1, … convN, bnN, relu and downsample."""
+
+    depth: int
+    eager_class: type
+
+    def members(self) -> Members:
+        main = tuple(ConvBN(getattr(self, f"conv{i}"), getattr(self, f"bn{i}")) for i in range(1, self.depth + 1))
+        if self.downsample is None:
+            return Members(main, (self.relu,))
+        if type(self.downsample) is not nn.Sequential or len(self.downsample) != 2:
+            raise Obstacle("its downsample is not a convolution and a batch norm")
+        return Members(main, (self.relu,), (ConvBN(*self.downsample),), (self.downsample,))
+
+    def identity(self) -> bool:
+        return self.downsample is None
+
+    def eager_forward(self, x: Tensor) -> Tensor:
+        out = x
+        for i in range(1, self.depth + 1):
+            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
+            if i < self.depth:
+                out = self.relu(out)
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+class BasicBlock(_TorchvisionBlock, tv.BasicBlock):
+    """torchvision.models.resnet.BasicBlock, fused: out = relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
+
+    x: [N, inplanes, H, W] float32, float64 or bfloat16 → [N, planes, H/stride, W/stride]; shortcut: x, or
+    `downsample`. Errors are eager's. He et al. 2016 (Deep Residual Learning), figure 5, left.
+    """
+
+    expansion: int = 1
+    depth = 2
+    eager_class = tv.BasicBlock
+
+    def __init__(
+        self, inplanes, planes, stride=1, downsample=None, groups=1, base_width=64, dilation=1, norm_layer=None
+    ) -> None:
+        nn.Module.__init__(self)
+        if norm_layer is None:
+            norm_layer = nn.BatchNorm2d
+        if groups != 1 or base_width != 64:
+            raise ValueError("BasicBlock only supports groups=1 and base_width=64")
+        if dilation > 1:
+            raise NotImplementedError("Dilation > 1 not supported in BasicBlock")
+        self.conv1 = _conv(inplanes, planes, 3, stride)
+        self.bn1 = norm_layer(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv(planes, planes, 3)
+        self.bn2 = norm_layer(planes)
+        self.downsample = downsample
+        self.stride = stride
+
+
+class Bottleneck(_TorchvisionBlock, tv.Bottleneck):
+    """torchvision.models.resnet.Bottleneck, fused: 1×1 reduce, 3×3 (with the stride), 1×1 expand, and the shortcut.
+
+    x: [N, inplanes, H, W] float32, float64 or bfloat16 → [N, 4·planes, H/stride, W/stride]. Errors are eager's.
+    He et al. 2016 (Deep Residual Learning), figure 5, right.
+    """
+
+    expansion: int = 4
+    depth = 3
+    eager_class = tv.Bottleneck
+
+    def __init__(
+        self, inplanes, planes, stride=1, downsample=None, groups=1, base_width=64, dilation=1, norm_layer=None
+    ) -> None:
+        nn.Module.__init__(self)
+        if norm_layer is None:
+            norm_layer = nn.BatchNorm2d
+        width = int(planes * (base_width / 64.0)) * groups
+        self.conv1 = _conv(inplanes, width, 1)
+        self.bn1 = norm_layer(width)
+        self.conv2 = _conv(width, width, 3, stride, groups, dilation)
+        self.bn2 = norm_layer(width)
+        self.conv3 = _conv(width, planes * self.expansion, 1)
+        self.bn3 = norm_layer(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+        self.stride = stride
+
+
+class ResNet(FusedModule, tv.ResNet):
+    """torchvision.models.ResNet whose stem (conv1, bn1, relu, maxpool) runs as one unit; made by fuse()."""
+
+    eager_class = tv.ResNet
+
+    def members(self) -> Members:
+        return Members((ConvBN(self.conv1, self.bn1),), (self.relu,), pool=self.maxpool)
+
+    def eager_forward(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward_impl(x)
+
+    def _forward_impl(self, x: Tensor) -> Tensor:
+        x = self.fused_forward(x)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))

@@ -1,0 +1,162 @@
+"""FusedModule: runs its children as one fused unit where it can, and its eager forward where it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resnet_fused import autograd, dispatch
+from resnet_fused.autograd.chain import output_size
+from resnet_fused.modules.members import (
+    Members,
+    Obstacle,
+    batch_norm_of,
+    check_activation,
+    check_input,
+    check_members,
+    geometry,
+    is_frozen,
+    unit_of,
+)
+
+
+class Record(NamedTuple):
+    """What a fused module did in one call; `backend` is None where it ran its eager forward."""
+
+    module: nn.Module
+    backend: str | None
+    reason: str
+
+
+_records: list[Record] | None = None
+
+
+@contextlib.contextmanager
+def record():
+    """Collects a Record of every call of a fused module while the context is open."""
+    global _records
+    previous, _records = _records, []
+    try:
+        yield _records
+    finally:
+        _records = previous
+
+
+class FusedModule(nn.Module):
+    """A module whose forward is one fused unit over its children.
+
+    A subclass gives `members()` (raising Obstacle when its children have unknown structure), `identity` (whether the
+    input is added), and `eager_forward`, the same computation by calling its children. The eager forward runs
+    whenever anything is unusual: foreign or hooked children, inputs that eager rejects (so that its exception and its
+    words are eager's own), dtypes or devices without kernels.
+    """
+
+    def members(self) -> Members:
+        raise NotImplementedError
+
+    def identity(self) -> bool:
+        return False
+
+    def final_relu(self) -> bool:
+        return True
+
+    def eager_forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fused_forward(x)
+
+    def fused_forward(self, x: Tensor) -> Tensor:
+        try:
+            members = self.members()
+            check_members(members)
+            check_activation(x)
+            operand, *weights = _autocast(x, *(pair.conv.weight for pair in members.branches()))
+            check_input(members, operand, weights, self.identity())
+            _check_transforms(members)
+        except Obstacle as obstacle:
+            return self._eager(x, str(obstacle))
+        choice = dispatch.choose_for(operand)
+        if choice.backend == dispatch.EAGER:
+            return self._eager(x, choice.reason)
+        if _records is not None:
+            _records.append(Record(self, *choice))
+        with torch.autocast(x.device.type, enabled=False):
+            return self._fused(choice.backend, members, operand, weights)
+
+    def _fused(self, backend: str, members: Members, x: Tensor, weights) -> Tensor:
+        relus = [True] * (len(members.main) - 1) + [self.final_relu()]
+        units = [unit_of(pair, relu) for pair, relu in zip(members.main, relus)]
+        projection = [unit_of(pair, False) for pair in members.projection]
+        norms = [batch_norm_of(pair.bn) for pair in members.branches()]
+        if members.pool is not None:
+            out, stats = autograd.stem(backend, units[0], x, weights[0], norms[0])
+            statistics = [stats]
+        else:
+            chain = autograd.Chain(backend, tuple(units), tuple(projection), self.identity())
+            out, statistics = autograd.residual_chain(chain, x, tuple(zip(weights, norms)))
+        size = x.shape
+        for i, (pair, stats) in enumerate(zip(members.branches(), statistics)):
+            if i == len(members.main):  # the projection reads the unit's own input
+                size = x.shape
+            P, Q = output_size(size, pair.conv.weight, geometry(pair.conv))
+            size = (size[0], pair.conv.weight.shape[0], P, Q)
+            if stats is not None:
+                _update_running_statistics(pair.bn, stats, size[0] * P * Q)
+        return out
+
+    def _eager(self, x: Tensor, reason: str) -> Tensor:
+        """The eager forward; where it raises, the batch norms are left as they were."""
+        if _records is not None:
+            _records.append(Record(self, None, reason))
+        if torch.compiler.is_compiling():
+            return self.eager_forward(x)
+        buffers = [b for m in self.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for b in m.buffers(False)]
+        before = [b.detach().clone() for b in buffers if self.training]
+        try:
+            return self.eager_forward(x)
+        except Exception:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before):
+                    buffer.copy_(value)
+            raise
+
+
+def _autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """What autocast would hand to the convolutions: float32 operands in its lower precision."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return (x, *weights)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if t.dtype in (torch.float32, torch.float16, torch.bfloat16) else t for t in (x, *weights))
+
+
+def _check_transforms(members: Members) -> None:
+    """Running statistics cannot be updated under a functorch transform as after it; eager says what eager does."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
+        return
+    if any(_tracks(pair.bn) for pair in members.branches()):
+        raise Obstacle("running statistics are updated under a functorch transform")
+
+
+def _tracks(bn: nn.Module) -> bool:
+    """nn.BatchNorm2d.forward's rule for updating the running statistics."""
+    return not is_frozen(bn) and bn.track_running_stats and bn.training
+
+
+@torch.no_grad()
+def _update_running_statistics(bn: nn.BatchNorm2d, stats: Tensor, count: int) -> None:
+    """running = (1 − momentum)·running + momentum·batch, with the unbiased variance M2 / (count − 1)."""
+    if not _tracks(bn):
+        return
+    momentum = bn.momentum
+    if bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if momentum is None:  # cumulative average
+            momentum = 1.0 / float(bn.num_batches_tracked)
+    if bn.running_mean is not None and momentum:
+        bn.running_mean.lerp_(stats[0].to(bn.running_mean.dtype), momentum)
+        bn.running_var.lerp_((stats[1] / (count - 1)).to(bn.running_var.dtype), momentum)

@@ -1,0 +1,41 @@
+"""The operators, one set of names and signatures for every backend: `ops.get("cpu").bn_apply(...)`.
+
+Activations are logical NCHW, physically channels_last or contiguous. The accumulation dtype (acc) is float64 for
+float64 activations, else float32. A batch norm is one acc tensor, and so are its partial results:
+
+    affine [4, C]   rows mean, scale = weight/std, shift = bias, invstd = 1/std
+    stats  [2, C]   rows mean, M2 = sum of squared deviations from it
+    sums   [2, C]   rows sum g, sum g·x̂, with x̂ = (x − mean)·invstd;  means = sums / (N·P·Q)
+
+and z(x) = (x − mean)·scale + shift throughout (batch norm: Ioffe & Szegedy 2015, algorithm 1).
+
+bn_statistics(x) → stats
+bn_finalize(stats, count, weight, bias, eps) → affine
+bn_apply(x, affine, relu, residual, residual_affine) → [relu](z(x) + residual or its z)
+bn_backward_reduce(grad, out, x, affine, relu, x2, affine2) → sums
+    g = grad where not (out <= 0), or where not (z(x) <= 0) when out is None; a third row for a second batch norm
+    that receives the same g; without x only the row sum g
+bn_backward_apply(grad, out, x, affine, relu, means) → scale·(g − means[0] − x̂·means[1])
+conv_fprop(x, weight, stride, padding, dilation, groups, prologue, prologue_relu, statistics, epilogue, residual,
+           residual_affine, relu) → y, stats
+    convolves z(x) by the prologue (padding is zero after it); statistics of y, or bn_apply by the epilogue
+conv_backward(grad, out, raw, affine, means, relu, x, weight, …, prologue, prologue_relu, reduce, add, add_out,
+              output_mask) → dx, dw, sums
+    the convolution's output gradient is bn_backward_apply(grad, out, raw, …), or the masked grad without raw;
+    dx is not yet masked by x's own ReLU (its consumer does that), plus `add` where not (add_out <= 0);
+    reduce: bn_backward_reduce(dx, None, x, prologue, prologue_relu)
+conv_dgrad(…) → dx, sums;  conv_wgrad(…) → dw: conv_backward's halves
+stem_pool(x, affine) → y, index: 3×3/2 max pool of relu(z(x)); index: winner's position 0…8, 255 where the maximum is 0
+stem_pool_backward_reduce(grad, index, x, affine) → sums
+stem_pool_backward_apply(grad, index, input_size, x, affine, means) → gradient of x, or of z(x) without x
+"""
+
+from resnet_fused import _ext
+from resnet_fused.backends import get
+from resnet_fused.ops import fake
+from resnet_fused.ops.fake import output_extent
+
+__all__ = ["get", "output_extent"]
+
+if _ext.cpu_unavailable_reason() is None:
+    fake.register()

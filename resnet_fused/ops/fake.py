@@ -1,0 +1,119 @@
+"""Fake (meta) kernels: shape, dtype and memory format of every operator's results."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+NAMESPACE = "resnet_fused"
+
+
+def _acc(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _empty_acc(x: Tensor, *size) -> Tensor:
+    return x.new_empty(size, dtype=_acc(x))
+
+
+def _empty_format(x: Tensor, size, memory_format, dtype=None) -> Tensor:
+    return torch.empty(size, dtype=dtype or x.dtype, device=x.device, memory_format=memory_format)
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    return _empty_format(x, x.shape, suggest_memory_format(x))
+
+
+def output_extent(size, kernel, stride, padding, dilation):
+    """Pixels of a convolution's output along one axis."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _conv_format(x: Tensor, weight: Tensor) -> torch.memory_format:
+    last = torch.channels_last in (suggest_memory_format(x), suggest_memory_format(weight))
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def bn_statistics(x):
+    return _empty_acc(x, 2, x.shape[1])
+
+
+def bn_finalize(stats, count, weight, bias, eps):
+    return stats.new_empty(4, stats.shape[1])
+
+
+def bn_apply(x, affine, relu, residual=None, residual_affine=None):
+    return _empty_like(x)
+
+
+def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
+    return _empty_acc(grad, 1 + (x is not None) + (x2 is not None), grad.shape[1])
+
+
+def bn_backward_apply(grad, out, x, affine, relu, means):
+    return _empty_like(x)
+
+
+def conv_fprop(
+    x, weight, stride, padding, dilation, groups,
+    prologue, prologue_relu, statistics, epilogue, residual, residual_affine, relu,
+):  # fmt: skip
+    K, _, R, S = weight.shape
+    P = output_extent(x.shape[2], R, stride[0], padding[0], dilation[0])
+    Q = output_extent(x.shape[3], S, stride[1], padding[1], dilation[1])
+    y = _empty_format(x, (x.shape[0], K, P, Q), _conv_format(x, weight))
+    return y, (_empty_acc(x, 2, K) if statistics else _empty_acc(x, 0))
+
+
+def conv_backward(
+    grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
+    prologue, prologue_relu, reduce, add, add_out, output_mask,
+):  # fmt: skip
+    dx = _empty_format(x, x.shape, _conv_format(x, weight)) if output_mask[0] else x.new_empty(0)
+    dw = _empty_like(weight) if output_mask[1] else x.new_empty(0)
+    return dx, dw, (_empty_acc(x, 2, x.shape[1]) if reduce else _empty_acc(x, 0))
+
+
+def conv_dgrad(*arguments):
+    dx, _, sums = conv_backward(*arguments, (True, False))
+    return dx, sums
+
+
+def conv_wgrad(*arguments):
+    return conv_backward(*arguments, False, None, None, (False, True))[1]
+
+
+def stem_pool(x, affine):
+    size = (*x.shape[:2], output_extent(x.shape[2], 3, 2, 1, 1), output_extent(x.shape[3], 3, 2, 1, 1))
+    memory_format = suggest_memory_format(x)
+    return _empty_format(x, size, memory_format), _empty_format(x, size, memory_format, torch.uint8)
+
+
+def stem_pool_backward_reduce(grad, index, x, affine):
+    return _empty_acc(grad, 1 + (x is not None), grad.shape[1])
+
+
+def stem_pool_backward_apply(grad, index, input_size, x, affine, means):
+    return _empty_format(grad, tuple(input_size), suggest_memory_format(index))
+
+
+OPERATORS = (
+    bn_statistics,
+    bn_finalize,
+    bn_apply,
+    bn_backward_reduce,
+    bn_backward_apply,
+    conv_fprop,
+    conv_backward,
+    conv_dgrad,
+    conv_wgrad,
+    stem_pool,
+    stem_pool_backward_reduce,
+    stem_pool_backward_apply,
+)
+
+
+def register() -> None:
+    for operator in OPERATORS:
+        torch.library.register_fake(f"{NAMESPACE}::{operator.__name__}", operator)

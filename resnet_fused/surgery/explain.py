@@ -1,0 +1,74 @@
+"""explain: which units a model runs fused, on what, and which not, and why."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resnet_fused.modules import FusedModule, record
+from resnet_fused.modules.torchvision import FrozenBatchNorm2d
+from resnet_fused.surgery.fuse import why_not
+
+
+class Row(NamedTuple):
+    name: str  # the module's qualified name; "(model)" for the model itself
+    unit: str
+    backend: str | None  # None: eager PyTorch
+    reason: str
+
+
+class Explanation(NamedTuple):
+    rows: tuple[Row, ...]
+
+    @property
+    def fused(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.backend is not None)
+
+    @property
+    def left_alone(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.backend is None)
+
+    def __str__(self) -> str:
+        cells = [("unit", "kind", "runs", "why")]
+        cells += [(row.name, row.unit, row.backend or "eager", row.reason) for row in self.rows]
+        widths = [max(len(line[i]) for line in cells) for i in range(3)]
+        lines = ["  ".join((*(c.ljust(w) for c, w in zip(line, widths)), line[3])) for line in cells]
+        return "\n".join((*lines, f"{len(self.fused)} of {len(self.rows)} units fused"))
+
+
+def explain(model: nn.Module, x: Tensor) -> Explanation:
+    """What every unit of `model` runs for the input x, and why; print it to see a table.
+
+    Runs the model once without gradients, on copies of its buffers and with the random state restored, so that
+    nothing changes. Units: fused modules, torchvision blocks that were not fused, and batch norms outside of both.
+    """
+    names = {module: name or "(model)" for name, module in model.named_modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(), record() as records:
+        torch.func.functional_call(model, buffers, (x,))
+    ran = {r.module: Row(names[r.module], _kind(r.module), r.backend, r.reason) for r in records}
+    rows, inside = [], set()
+    for module, name in names.items():
+        if module in ran:
+            rows.append(ran[module])
+        elif isinstance(module, FusedModule):
+            rows.append(Row(name, _kind(module), None, "its own forward was not called for this input"))
+        elif why_not(module) is not None:
+            rows.append(Row(name, _kind(module), None, why_not(module)))
+        if isinstance(module, FusedModule):
+            inside.update(_unit_children(module))
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)) and module not in inside:
+            rows.append(Row(name, type(module).__name__, None, "not part of a residual block or stem that is fused"))
+    return Explanation(tuple(rows))
+
+
+def _kind(module: nn.Module) -> str:
+    return "stem" if isinstance(module, nn.Module) and hasattr(module, "maxpool") else type(module).__name__
+
+
+def _unit_children(module: FusedModule):
+    """A fused module's own batch norms; a ResNet's unit is its stem alone."""
+    roots = [module.bn1] if hasattr(module, "maxpool") else [module]
+    return {child for root in roots for child in root.modules()}
