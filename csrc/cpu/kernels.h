@@ -1,0 +1,34 @@
+// The table of kernels that every instruction set fills in. A kernel works serially on the
+// units [begin, end) of one chunk: rows (pixels) when channels are last, else planes.
+#pragma once
+
+#include "params.h"
+
+namespace resnet_fused::cpu {
+
+template <typename Params>
+using ChunkFunction = void (*)(const Params& params, int64_t chunk, int64_t begin, int64_t end);
+
+struct Kernels {
+  ChunkFunction<StatisticsParams> statistics[kDTypes];
+  ChunkFunction<ApplyParams> apply[kDTypes];
+  ChunkFunction<BackwardReduceParams> backward_reduce[kDTypes];
+  ChunkFunction<BackwardApplyParams> backward_apply[kDTypes];
+  ChunkFunction<MaskAddParams> mask_add[kDTypes];  // units: elements
+  ChunkFunction<StemPoolParams> stem_pool[kDTypes];  // units: rows of y, or planes
+  ChunkFunction<StemPoolBackwardParams> stem_pool_backward[kDTypes];  // rows of x, or planes
+};
+
+namespace portable {
+extern const Kernels kernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
+}  // namespace resnet_fused::cpu

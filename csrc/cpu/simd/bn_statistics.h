@@ -1,0 +1,92 @@
+// Mean and M2 per channel in one pass. A tile's sums are of x - pivot and its square, with the
+// running mean as pivot; tiles are merged by Chan's formula in double. The first pivot is a value of the
+// tensor itself, so even an outlier costs at most the tile's length in relative error of M2.
+
+template <typename Layout, typename T>
+struct StatisticsBody {
+  using A = Acc<T>;
+  const T* x;
+  double *count, *mean, *m2;  // [C]
+  A *pivot, *sum, *square;    // [C]; sum and square by slot
+  int64_t channels;
+
+  template <int N, int R>
+  RF_MEMBER void step(int64_t offset, int64_t stride, int64_t c) {
+    using V = Vec<A, N>;
+    V k = Layout::template channel<N>(pivot, c);
+    A* s = sum + Layout::slot(c);
+    A* q = square + Layout::slot(c);
+    // Two short chains: the slots of a plane are one address, whose latency would add up.
+    V s0 = load<N>(x + offset) - k, q0 = s0 * s0;
+    if constexpr (R == kUnroll) {
+      V d1 = load<N>(x + offset + stride) - k;
+      V s2 = load<N>(x + offset + 2 * stride) - k, q2 = s2 * s2;
+      V d3 = load<N>(x + offset + 3 * stride) - k;
+      q0 = fma(d1, d1, q0) + fma(d3, d3, q2);
+      s0 = (s0 + d1) + (s2 + d3);
+    }
+    store<N>(s, load<N>(s) + s0);
+    store<N>(q, load<N>(q) + q0);
+  }
+
+  // Of a tile of n values joining `known` earlier ones.
+  struct Weights {
+    double n, inverse, keep, add, cross;
+    RF_MEMBER Weights(double known, double n)
+        : n(n), inverse(1 / n), keep(known / (known + n)), add(n / (known + n)), cross(known * add) {}
+  };
+
+  RF_MEMBER void merge(int64_t c, const Weights& w, double s, double q) {
+    double tile_mean = pivot[c] + s * w.inverse;
+    double tile_m2 = q - s * s * w.inverse;
+    tile_m2 = tile_m2 < 0 ? 0 : tile_m2;
+    double delta = tile_mean - mean[c];
+    m2[c] += tile_m2 + delta * delta * w.cross;
+    // The weighted form, not mean + delta * add: an infinite mean stays infinite.
+    mean[c] = w.keep * mean[c] + w.add * tile_mean;
+    count[c] += w.n;
+    A rounded = (A)mean[c];
+    pivot[c] = rounded - rounded == 0 ? rounded : A(0);
+  }
+
+  RF_MEMBER void drain(Rows, int64_t rows) {
+    Weights w(count[0], (double)rows);
+    for (int64_t c = 0; c < channels; ++c) {
+      merge(c, w, sum[c], square[c]);
+      sum[c] = square[c] = 0;
+    }
+  }
+  RF_MEMBER void drain(Planes, int64_t c, int64_t elements) {
+    double s = drain_lanes(sum), q = drain_lanes(square);
+    merge(c, Weights(count[c], (double)elements), s, q);
+  }
+};
+
+template <typename Layout, typename T>
+void run_statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int64_t end) {
+  using A = Acc<T>;
+  int64_t channels = p.shape.channels, slots = p.scratch.slots;
+  double* wide = (double*)(p.scratch.data + chunk * p.scratch.stride);
+  A* tile = (A*)(wide + 3 * slots);
+  StatisticsBody<Layout, T> body{(const T*)p.x, wide, wide + slots, wide + 2 * slots,
+                                 tile, tile + slots, tile + 2 * slots, channels};
+  // First pivots: the chunk's first value of each channel.
+  bool rows = p.shape.channels_last;
+  int64_t known = rows ? channels : minimum(channels, end - begin);
+  for (int64_t i = 0; begin < end && i < known; ++i) {
+    int64_t c = rows ? i : (begin + i) % channels;
+    int64_t offset = rows ? begin * channels + i : (begin + i) * p.shape.pixels;
+    A value = load<1>(body.x + offset)[0];
+    body.pivot[c] = value - value == 0 ? value : A(0);
+  }
+  sweep_tiles<A>(Layout{}, body, p.shape, begin, end);
+}
+
+template <typename T>
+void statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int64_t end) {
+  if (p.shape.channels_last) {
+    run_statistics<Rows, T>(p, chunk, begin, end);
+  } else {
+    run_statistics<Planes, T>(p, chunk, begin, end);
+  }
+}

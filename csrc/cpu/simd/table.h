@@ -1,0 +1,33 @@
+// All kernels of one instruction set. The includer has included kernels.h (and the intrinsics), set the
+// target, and defined RESNET_FUSED_ISA and RESNET_FUSED_VECTOR_BYTES.
+
+namespace resnet_fused::cpu::RESNET_FUSED_ISA {
+namespace {  // internal linkage: no function of this file can stand in for another's
+
+#include "vec.h"
+
+#include "sweep.h"
+
+#include "bn_statistics.h"
+
+#include "bn_apply.h"
+
+#include "bn_backward.h"
+
+#include "stem_pool.h"
+
+#include "stem_pool_backward.h"
+
+}  // namespace
+
+const Kernels kernels = {
+    {statistics<float>, statistics<double>, statistics<bfloat16>},
+    {apply<float>, apply<double>, apply<bfloat16>},
+    {backward_reduce<float>, backward_reduce<double>, backward_reduce<bfloat16>},
+    {backward_apply<float>, backward_apply<double>, backward_apply<bfloat16>},
+    {mask_add<float>, mask_add<double>, mask_add<bfloat16>},
+    {stem_pool<float>, stem_pool<double>, stem_pool<bfloat16>},
+    {stem_pool_backward<float>, stem_pool_backward<double>, stem_pool_backward<bfloat16>},
+};
+
+}  // namespace resnet_fused::cpu::RESNET_FUSED_ISA

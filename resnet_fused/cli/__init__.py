@@ -1,0 +1,30 @@
+"""The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Sequence
+
+from . import bench, info
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line with its subcommands."""
+    parser = argparse.ArgumentParser(prog="resnet-fused", description="Fused ResNet blocks for PyTorch.",
+                                     allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    info.add_parser(commands)
+    bench.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit status: 0, 1 for wrong numbers, 2 for wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options, arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,151 @@
+"""``resnet-fused bench``: race eager, torch.compile and fused on the same weights and photographs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from typing import Any, Iterator, Sequence
+
+from ..bench import contenders, environment, result, table
+from ..bench.job import MODELS, MODES, Job
+from ..bench.process import WorkerFailed
+from ..bench.race import run_race
+from ..bench.requirements import MissingPackage, require
+
+DEFAULT_BUDGET = 270.0  # seconds; leaves the default job half a minute of five for starting and reporting
+PRIVATE_OPTIONS = ("--json", "--report")  # their values are paths and stay out of the result
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def add_parser(commands: Any) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "bench", help="race eager, torch.compile and fused", allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Race eager NCHW, eager channels_last, torch.compile and fused on the same weights and the same "
+        "real photographs, each in a process of its own, round robin. Exit status 1 if any numbers are wrong.",
+    )
+    option = parser.add_argument
+    option("--model", nargs="+", choices=MODELS, default=["resnet18", "resnet50"], help="torchvision's models")
+    option("--mode", choices=(*MODES, "both"), default="train", help="a training step (no optimizer) or inference")
+    option("--batch", type=positive, default=16, help="images per step")
+    option("--image", type=positive, default=224, help="height and width of an image")
+    option("--backend", choices=("auto", "reference", "cpu"), default="auto", help="backend of the fused contender")
+    option("--contenders", nargs="+", default=list(contenders.DEFAULT), metavar="NAME",
+           help="who races; NAME=module:function adds your own, a function (model, job) -> module")
+    option("--rounds", type=positive, help="most rounds per job (default: as many as the budget allows)")
+    option("--budget", type=float, help=f"seconds for all jobs together (default {DEFAULT_BUDGET:.0f}; none with --rounds)")
+    option("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="threads of each contender")
+    option("--json", metavar="FILE", help="write the result as JSON")
+    option("--report", metavar="DIR", help="write a report page, DIR/index.html, and DIR/result.json")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """Every model in every mode asked for."""
+    modes = MODES if options.mode == "both" else (options.mode,)
+    return [
+        Job(model, mode, options.batch, options.image, options.backend, options.threads)
+        for model in dict.fromkeys(options.model)
+        for mode in modes
+    ]
+
+
+def budgets(jobs: Sequence[Job], total: float) -> Iterator[float]:
+    """What each job may take: a part by its arithmetic plus an equal part for start-up, of what is left by then."""
+    end = time.monotonic() + total
+    weights = [job.giga_macs + 100 for job in jobs]  # compiling costs about as much as 100 GMAC
+    for i, weight in enumerate(weights):
+        yield max(1.0, end - time.monotonic()) * weight / sum(weights[i:])
+
+
+def public_command(arguments: Sequence[str]) -> str:
+    """The command as typed, without the paths of its output."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and not argument.startswith(tuple(f"{name}=" for name in PRIVATE_OPTIONS)):
+            skip = argument in PRIVATE_OPTIONS
+            if not skip:
+                kept.append(argument)
+        else:
+            skip = False
+    return shlex.join(["resnet-fused", *kept])
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """End with usage and status 2 where a contender cannot be meant, before anything is run."""
+    names = [contenders.name_of(spec) for spec in options.contenders]
+    if len(set(names)) < len(names):
+        options.parser.error("each contender needs a name of its own")
+    for spec in options.contenders:
+        try:
+            contenders.resolve(spec)
+        except (ValueError, ImportError, AttributeError) as error:
+            options.parser.error(str(error))
+
+
+def race_all(jobs: Sequence[Job], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the jobs one after the other behind one progress bar, printing each table as it is ready."""
+    tqdm = require("tqdm", "tqdm", "the benchmark's progress bar").tqdm
+    total = options.budget or (float("inf") if options.rounds else DEFAULT_BUDGET)
+    start = time.monotonic()
+    finished = []
+    # The bar counts seconds of the budget: how many steps fit is not known before they are run.
+    with tqdm(total=total, unit="s", leave=False, disable=None, dynamic_ncols=True,
+              bar_format="{desc:<44} |{bar}| {elapsed} of {total:.0f} s") as bar:
+        for job, budget in zip(jobs, budgets(jobs, total)):
+
+            def progress(what: str) -> None:
+                bar.n = min(time.monotonic() - start, total)
+                bar.set_description_str(f"{job.model} {job.mode}: {what}")
+
+            finished.append(result.job_result(run_race(job, options.contenders, budget, options.rounds, progress)))
+            tqdm.write(table.job_table(finished[-1]) + "\n", file=sys.stdout)
+    return finished
+
+
+def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Race, print, write, and say by the exit status whether the numbers are right."""
+    check_options(options)
+    start = time.time()
+    try:
+        jobs = race_all(jobs_of(options), options)
+        outcome = {
+            "schema": result.SCHEMA,
+            "command": public_command(arguments),
+            "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
+            "seconds": time.time() - start,
+            "environment": environment.describe(options.threads),
+            "jobs": jobs,
+        }
+        write_outputs(outcome, options)
+    except (MissingPackage, WorkerFailed) as error:
+        print(f"resnet-fused bench: {error}", file=sys.stderr)
+        return 1
+    wrong = [sentence for job in jobs for sentence in result.bad(job)]
+    for sentence in [table.conclusion(job) for job in jobs] + wrong:
+        print(sentence)
+    if options.report:
+        print(f"report: {os.path.join(options.report, 'index.html')}")
+    return 1 if wrong else 0
+
+
+def write_outputs(outcome: dict[str, Any], options: argparse.Namespace) -> None:
+    """The JSON and the report page, where asked for."""
+    if options.json:
+        result.write_atomically(options.json, result.to_json(outcome))
+    if options.report:
+        from ..bench import report
+
+        result.write_atomically(os.path.join(options.report, "result.json"), result.to_json(outcome))
+        result.write_atomically(os.path.join(options.report, "index.html"), report.render(outcome))

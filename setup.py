@@ -1,0 +1,122 @@
+"""Builds resnet_fused._cpu, and resnet_fused._cuda where an nvcc of torch's CUDA version is found.
+
+    RESNET_FUSED_CUDA=auto|0|1   build the CUDA extension if possible (default), never, or fail without it
+    TORCH_CUDA_ARCH_LIST         its architectures, default 8.0+PTX
+    MAX_JOBS                     compilers at a time, default 2
+
+The build uses the torch that is installed (`pip install --no-build-isolation .`) and downloads nothing.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parent
+
+# -ffp-contract=off: fused multiply-adds are written out where they are wanted, so that forward and backward round alike.
+# -fopenmp when compiling only: linking to libgomp could bring a second one beside torch's own.
+CXX_FLAGS = ["-O3", "-g0", "-Wall", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden"]
+
+CPU_SOURCES = [
+    "csrc/cpu/bn.cpp",
+    "csrc/cpu/isa.cpp",
+    "csrc/cpu/isa_avx2.cpp",
+    "csrc/cpu/isa_avx512.cpp",
+    "csrc/cpu/isa_portable.cpp",
+    "csrc/cpu/plan.cpp",
+    "csrc/cpu/stem.cpp",
+    "csrc/torch/bn_cpu.cpp",
+    "csrc/torch/conv_cpu.cpp",
+    "csrc/torch/cpu_impl.cpp",
+    "csrc/torch/cpu_module.cpp",
+    "csrc/torch/library.cpp",
+    "csrc/torch/parallel.cpp",
+    "csrc/torch/stem_cpu.cpp",
+    "csrc/torch/workspace.cpp",
+]
+CUDA_SOURCES = ["csrc/cuda/build_facts.cu", "csrc/torch/cuda_module.cpp"]
+
+
+def ask_nvcc(cuda_home, *arguments, pattern):
+    """What `pattern` captures in nvcc's answer, or None."""
+    try:
+        answer = subprocess.run([Path(cuda_home, "bin", "nvcc"), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(pattern, answer.stdout + answer.stderr)
+    return found and found.group(1).strip()
+
+
+def find_toolkit():
+    """Corrects CUDA_HOME, guessed from where nvcc is on PATH, if that is a wrapper outside of the toolkit."""
+    home = cpp_extension.CUDA_HOME
+    if home and not Path(home, "include", "cuda_runtime.h").exists():
+        top = ask_nvcc(home, "--dryrun", "-x", "cu", "-c", os.devnull, pattern=r"TOP=(.*)")
+        cpp_extension.CUDA_HOME = os.path.realpath(top) if top else home
+
+
+def why_no_cuda():
+    """Why the CUDA extension cannot be built here, or None."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if cpp_extension.CUDA_HOME is None:
+        return "no nvcc was found (set CUDA_HOME)"
+    find_toolkit()
+    version = ask_nvcc(cpp_extension.CUDA_HOME, "--version", pattern=r"release (\d+\.\d+)")
+    if version is None:
+        return f"{cpp_extension.CUDA_HOME}/bin/nvcc does not run"
+    if version.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return f"nvcc is {version} but torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+    return None
+
+
+def wants_cuda():
+    choice = os.environ.get("RESNET_FUSED_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"RESNET_FUSED_CUDA must be auto, 0 or 1, but got {choice!r}")
+    if choice == "0":
+        return False
+    reason = why_no_cuda()
+    if reason and choice == "1":
+        raise SystemExit(f"RESNET_FUSED_CUDA=1, but the CUDA extension cannot be built: {reason}")
+    if reason:
+        print(f"resnet_fused: building without the CUDA extension: {reason}")
+    return reason is None
+
+
+def extensions():
+    macros = [
+        ("RESNET_FUSED_TORCH_VERSION", f'"{torch.__version__}"'),
+        ("RESNET_FUSED_FLAGS", f'"{" ".join(CXX_FLAGS)}"'),
+    ]
+    yield cpp_extension.CppExtension(
+        "resnet_fused._cpu", CPU_SOURCES, define_macros=macros, extra_compile_args={"cxx": CXX_FLAGS}
+    )
+    if wants_cuda():
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX")
+        yield cpp_extension.CUDAExtension(
+            "resnet_fused._cuda",
+            CUDA_SOURCES,
+            define_macros=macros[:1],
+            extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3"]},
+        )
+
+
+class BuildExtension(cpp_extension.BuildExtension):
+    def run(self):
+        super().run()
+        # Read before the library is loaded: one built for another torch can crash in loading.
+        for extension in self.extensions:
+            library = Path(self.get_ext_fullpath(extension.name))
+            name = extension.name.rpartition(".")[2]
+            library.with_name(f"{name}.torch-version").write_text(torch.__version__ + "\n")
+
+
+os.environ.setdefault("MAX_JOBS", "2")
+os.chdir(ROOT)
+setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExtension})
