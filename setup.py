@@ -37,7 +37,7 @@ CPU_SOURCES = [
     "csrc/torch/library.cpp",
     "csrc/torch/parallel.cpp",
     "csrc/torch/stem_cpu.cpp",
-    "csrc/torch/workspace.cpp",
+    "csrc/torch/allocator.cpp",
 ]
 CUDA_SOURCES = ["csrc/cuda/build_facts.cu", "csrc/torch/cuda_module.cpp"]
 

@@ -58,7 +58,7 @@ at::Tensor reduce(const at::Tensor& grad, const ReduceInputs& in, bool relu, at:
 }  // namespace
 
 at::Tensor bn_statistics(const at::Tensor& x) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(x);
   auto dtype = cpu_dtype(x.scalar_type(), "batch_norm");
   auto format = x.suggest_memory_format();
@@ -70,7 +70,7 @@ at::Tensor bn_statistics(const at::Tensor& x) {
 
 at::Tensor bn_finalize(const at::Tensor& stats, int64_t count, const OptionalTensor& weight,
                        const OptionalTensor& bias, double eps) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   TORCH_CHECK(stats.dim() == 2 && stats.size(0) == 2, "stats should have size [2, C], but got ", stats.sizes());
   TORCH_CHECK(stats.scalar_type() == at::kFloat || stats.scalar_type() == at::kDouble,
               "expected stats to have dtype Float or Double, but got ", stats.scalar_type());
@@ -110,10 +110,10 @@ void bn_apply_into(const at::Tensor& y, at::MemoryFormat format, const at::Tenso
 
 at::Tensor bn_apply(const at::Tensor& x, const at::Tensor& affine, bool relu, const OptionalTensor& residual,
                     const OptionalTensor& residual_affine) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(x);
   auto format = x.suggest_memory_format();
-  at::Tensor y = at::empty(x.sizes(), x.options().memory_format(format));
+  at::Tensor y = empty_dense(x, format);
   bn_apply_into(y, format, x, affine, relu, residual, residual_affine);
   return y;
 }
@@ -121,7 +121,7 @@ at::Tensor bn_apply(const at::Tensor& x, const at::Tensor& affine, bool relu, co
 at::Tensor bn_backward_reduce(const at::Tensor& grad, const OptionalTensor& out, const OptionalTensor& x,
                               const OptionalTensor& affine, bool relu, const OptionalTensor& x2,
                               const OptionalTensor& affine2) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   ReduceInputs in{out, x, affine, x2, affine2};
   check_reduce(grad, in, relu);
   return reduce(grad, in, relu, (given(x) ? *x : grad).suggest_memory_format(), std::nullopt);
@@ -157,10 +157,10 @@ void bn_backward_apply_into(const at::Tensor& draw, at::MemoryFormat format, con
 
 at::Tensor bn_backward_apply(const at::Tensor& grad, const OptionalTensor& out, const at::Tensor& x,
                              const at::Tensor& affine, bool relu, const at::Tensor& means) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(x);
   auto format = x.suggest_memory_format();
-  at::Tensor draw = at::empty(x.sizes(), x.options().memory_format(format));
+  at::Tensor draw = empty_dense(x, format);
   bn_backward_apply_into(draw, format, grad, out, x, affine, relu, means);
   return draw;
 }

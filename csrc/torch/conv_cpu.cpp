@@ -4,7 +4,6 @@
 
 #include "checks.h"
 #include "cpu_impl.h"
-#include "workspace.h"
 
 namespace resnet_fused {
 namespace {
@@ -36,7 +35,7 @@ struct GradParams {
     if (given(raw)) {
       TORCH_CHECK(given(affine) && given(means), "expected affine and means to be given with raw");
       check_activation(*raw);
-      at::Tensor result = workspace_like(*raw, format);
+      at::Tensor result = empty_dense(*raw, format);
       bn_backward_apply_into(result, format, grad, out, *raw, *affine, relu, *means);
       return result;
     }
@@ -45,7 +44,7 @@ struct GradParams {
       return grad;
     }
     TORCH_CHECK(given(out), "expected raw or out to be given with relu");
-    at::Tensor result = workspace_like(grad, format);
+    at::Tensor result = empty_dense(grad, format);
     mask_add_into(result, format, std::nullopt, grad, out);
     return result;
   }
@@ -61,7 +60,7 @@ struct OperandParams {
       return x;
     }
     auto format = x.suggest_memory_format();
-    at::Tensor result = workspace_like(x, format);
+    at::Tensor result = empty_dense(x, format);
     bn_apply_into(result, format, x, *prologue, relu, std::nullopt, std::nullopt);
     return result;
   }
@@ -114,7 +113,7 @@ Gradients backward(const GradParams& grad, const OperandParams& operand, const a
   }
   if (reduce && want_dw) {  // one pass over dx and x makes wgrad's operand too
     auto format = x.suggest_memory_format();
-    activated = workspace_like(x, format);
+    activated = empty_dense(x, format);
     sums = bn_backward_reduce_operand(activated, format, dx, x, *operand.prologue, operand.relu);
   } else if (reduce) {
     sums = bn_backward_reduce(dx, std::nullopt, x, operand.prologue, operand.relu, std::nullopt, std::nullopt);
@@ -135,7 +134,7 @@ std::tuple<at::Tensor, at::Tensor> conv_fprop(
     const at::Tensor& x, const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
     at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu, bool statistics,
     const OptionalTensor& epilogue, const OptionalTensor& residual, const OptionalTensor& residual_affine, bool relu) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(x);
   auto format = conv_format(x, weight);
   at::Tensor y = at::convolution(OperandParams{x, prologue, prologue_relu}.form(), weight, std::nullopt, stride,
@@ -156,7 +155,7 @@ Gradients conv_backward(
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue,
     bool prologue_relu, bool reduce, const OptionalTensor& add, const OptionalTensor& add_out,
     std::array<bool, 2> output_mask) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   return backward({grad, out, raw, affine, means, relu}, {x, prologue, prologue_relu}, weight,
                   {stride, padding, dilation, groups}, reduce, {add, add_out}, output_mask);
 }

@@ -11,7 +11,7 @@
 #include "../cpu/isa.h"
 #include "../cpu/parallel.h"
 #include "../cpu/plan.h"
-#include "workspace.h"
+#include "allocator.h"
 
 namespace py = pybind11;
 using namespace resnet_fused;
@@ -75,6 +75,6 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("set_isa_for_testing", [](const std::string& name) { cpu::set_isa(name.c_str()); });
   m.def("plan_chunks", &plan_chunks, py::arg("units"), py::arg("elements_per_unit"), py::arg("threads"));
   m.def("count_threads", &count_threads, "How many threads run a parallel region.");
-  m.def("workspace_bytes", &workspace_bytes, "Bytes that the workspace pool holds.");
-  m.def("release_workspaces", &release_workspaces, "Returns unused workspaces to the system.");
+  m.def("pool_bytes", &pool_bytes, "Bytes that the pool of large tensors holds, in use or not.");
+  m.def("release_pool", &release_pool, "Returns the pool's unused memory to the system.");
 }

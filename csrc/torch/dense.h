@@ -8,19 +8,27 @@
 #include <optional>
 
 #include "../cpu/types.h"
+#include "allocator.h"
 
 namespace resnet_fused {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-// Within an operator, aten calls record no graph and are not autocast: that is the caller's part.
-struct BelowAutograd {
+// Within an operator, aten calls record no graph and are not autocast: that is the caller's part. Large results and
+// temporaries come from the pool.
+struct OperatorGuard {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
+  PooledAllocations pooled;
 };
 
 inline bool given(const OptionalTensor& t) {
   return t.has_value() && t->defined();
+}
+
+// Uninitialised, of x's size and dtype.
+inline at::Tensor empty_dense(const at::Tensor& x, at::MemoryFormat format) {
+  return at::empty(x.sizes(), x.options().memory_format(format));
 }
 
 inline cpu::Shape shape_of(const at::Tensor& x, at::MemoryFormat format) {

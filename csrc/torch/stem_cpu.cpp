@@ -57,7 +57,7 @@ struct Backward {
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> stem_pool(const at::Tensor& x, const at::Tensor& affine) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(x);
   auto dtype = cpu_dtype(x.scalar_type(), "stem_pool");
   check_rows(affine, 4, x, "affine");
@@ -74,7 +74,7 @@ std::tuple<at::Tensor, at::Tensor> stem_pool(const at::Tensor& x, const at::Tens
 
 at::Tensor stem_pool_backward_reduce(const at::Tensor& grad, const at::Tensor& index, const OptionalTensor& x,
                                      const OptionalTensor& affine) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(grad);
   // Without x its size does not matter, but for which windows there are: the largest has them all.
   int64_t size[] = {grad.size(0), grad.size(1), 2 * grad.size(2), 2 * grad.size(3)};
@@ -87,7 +87,7 @@ at::Tensor stem_pool_backward_reduce(const at::Tensor& grad, const at::Tensor& i
 at::Tensor stem_pool_backward_apply(const at::Tensor& grad, const at::Tensor& index, at::IntArrayRef input_size,
                                     const OptionalTensor& x, const OptionalTensor& affine,
                                     const OptionalTensor& means) {
-  BelowAutograd guard;
+  OperatorGuard guard;
   check_activation(grad);
   Backward b(grad, index, input_size, x, affine);
   OptionalTensor m = dense(means);
