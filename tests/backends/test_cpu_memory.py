@@ -1,0 +1,83 @@
+"""What an operator reads and writes: all of its results, none of its inputs, the same bits every time."""
+
+import pytest
+import torch
+from operator_cases import FORMATS, MODES, make_case
+from problems import CONVS
+from tolerance import assert_bit_equal
+
+from resnet_fused import ops
+
+EVERYDAY = ("3x3_s2", "odd_channels", "pixels_unread")
+PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
+CPU = ops.get("cpu")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_results_are_written_inputs_are_not(problem, layout, mode, poison):
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    copies = case.mapped(torch.clone)
+    first = case.run(CPU)
+    for result in first:
+        assert not result.isnan().any() if result.is_floating_point() else True
+    for mine, copy in zip(case.arguments, copies.arguments):
+        if isinstance(mine, torch.Tensor):
+            assert_bit_equal(mine, copy)
+    for a, b in zip(first, case.run(CPU)):
+        assert_bit_equal(a, b)
+
+
+def test_the_poison_works(poison):
+    assert torch.empty(1000).isnan().all()
+
+
+def _noncontiguous(t):
+    """The same values behind gaps, in the other memory format, and at an odd offset."""
+    if t.dim() != 4:
+        return t.repeat_interleave(2, dim=-1)[..., ::2]
+    padded = t.new_full((t.shape[0], t.shape[1], t.shape[2] + 1, 2 * t.shape[3] + 1), 7)
+    padded[:, :, 1:, 1::2] = t
+    return padded[:, :, 1:, 1::2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+def test_strided_inputs(layout, mode):
+    problem = next(p for p in CONVS if p.id == "odd_channels")
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    strided = case.mapped(_noncontiguous)
+    # An exact copy: a strided view's format may be the other one, whose sums round differently, so the copy has it too.
+    dense = strided.mapped(
+        lambda t: t.contiguous(memory_format=torch._prims_common.suggest_memory_format(t)) if t.dim() == 4 else t.clone()
+    )
+    for a, b in zip(strided.run(CPU), dense.run(CPU)):
+        assert_bit_equal(a, b)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if not mode.startswith("pool")])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_expanded_inputs(layout, mode):
+    """A gradient of a mean is an expanded scalar, and a batch may be one image expanded."""
+    problem = next(p for p in CONVS if p.id == "odd_channels")
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    expanded = case.mapped(lambda t: t[:1].expand(t.shape) if t.dim() == 4 and t.shape[0] == problem.N else t)
+    dense = expanded.mapped(lambda t: t.contiguous())
+    reference = dense.double().run(ops.get("reference"))
+    for a, b, c in zip(expanded.run(CPU), dense.run(CPU), reference):
+        # 1e-5: float32 sums of at most 300 terms of size about 1 to 30; the exact bound is the oracle test's business.
+        torch.testing.assert_close(a.double(), c.double(), rtol=1e-5, atol=1e-5 * max(1.0, c.abs().max().item() if c.numel() else 1.0))
+        assert a.shape == b.shape
+
+
+@pytest.mark.parametrize("size", [(0, 3, 4, 4), (2, 3, 0, 4)])
+def test_empty_batch(size):
+    x = torch.empty(size)
+    affine = torch.ones(4, 3)
+    assert CPU.bn_apply(x, affine, True).shape == x.shape
+    assert_bit_equal(CPU.bn_backward_reduce(x, None, x, affine, True), torch.zeros(2, 3))
+    assert CPU.bn_backward_apply(x, None, x, affine, True, torch.zeros(2, 3)).shape == x.shape
+    if size[0] == 0:
+        y, _ = CPU.conv_fprop(x, torch.ones(5, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, None, False, False, None, None, None, False)
+        assert y.shape == (0, 5, 4, 4)

@@ -1,0 +1,40 @@
+"""Every CPU operator in every mode over the table of problems, against the reference backend."""
+
+import pytest
+import torch
+from operator_cases import DTYPES, FORMATS, MODES, make_case
+from problems import CONVS
+from tolerance import assert_bit_equal, assert_oracle
+
+from resnet_fused import ops
+
+EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "wide")
+PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_against_float64(problem, layout, dtype, mode):
+    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
+    truth = case.double().run(ops.get("reference"))
+    theirs = case.run(ops.get("reference"))
+    ours = case.run(ops.get("cpu"))
+    assert len(ours) == len(theirs)
+    for i, (a, b, c) in enumerate(zip(ours, theirs, truth)):
+        if b.dtype == torch.uint8:
+            assert_bit_equal(a, b)
+        else:
+            assert_oracle(a, b, c, case.length, f"result {i}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_memory_format_is_the_reference_s(problem, layout, mode):
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    for a, b in zip(case.run(ops.get("cpu")), case.run(ops.get("reference"))):
+        # One channel or one pixel lies alike in both formats.
+        if b.dim() == 4 and min(b.shape[1], b.shape[2] * b.shape[3]) > 1:
+            assert a.stride() == b.stride()

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+# The problems are small: a second thread costs more than it brings. backends/test_cpu_threads.py uses several.
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the exhaustive tests marked slow")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: exhaustive; runs with --slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow") or "slow" in (config.option.markexpr or ""):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture
+def poison():
+    """Deterministic algorithms, and NaN in whatever an operator allocates and does not write."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,74 @@
+"""Schemas, fake kernels and autograd registration of every operator, by PyTorch's own check."""
+
+import pytest
+import torch
+from operator_cases import FORMATS, MODES, make_case
+from problems import CONVS
+from torch._subclasses import FakeTensorMode
+
+from resnet_fused import ops
+
+NAMESPACE = torch.ops.resnet_fused
+EVERYDAY = ("odd_channels", "pixels_unread")
+FAKE_EVERYDAY = (*EVERYDAY, "stem", "groups", "one_pixel", "one_channel", "non_square")
+
+
+def _problems(everyday):
+    return [pytest.param(p, id=p.id, marks=() if p.id in everyday else pytest.mark.slow) for p in CONVS]
+
+
+def test_every_operator_has_a_case():
+    problem = CONVS[0]
+    covered = {make_case(mode, problem, torch.float32, torch.channels_last).operator for mode in MODES}
+    registered = {
+        name.removeprefix("resnet_fused::").split(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("resnet_fused::")
+    }
+    assert covered == registered
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", _problems(EVERYDAY))
+def test_opcheck(problem, layout, mode):
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    report = torch.library.opcheck(getattr(NAMESPACE, case.operator).default, case.arguments)
+    assert set(report.values()) == {"SUCCESS"}
+
+
+def _description(t):
+    return t.shape, t.dtype, t.device, t.stride()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", _problems(FAKE_EVERYDAY))
+def test_fake_results_are_described_as_real_ones(problem, layout, mode):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        case = make_case(mode, problem, dtype, FORMATS[layout])
+        real = case.run(ops.get("cpu"))
+        with FakeTensorMode() as fake_mode:
+            fake = case.mapped(fake_mode.from_tensor).run(NAMESPACE)
+        assert [_description(t) for t in fake] == [_description(t) for t in real]
+
+
+@pytest.mark.parametrize("weight_layout", FORMATS)
+@pytest.mark.parametrize("layout", FORMATS)
+def test_mixed_formats_follow_aten(layout, weight_layout):
+    x = torch.randn(2, 4, 5, 6).contiguous(memory_format=FORMATS[layout]).requires_grad_()
+    weight = torch.randn(3, 4, 3, 3).contiguous(memory_format=FORMATS[weight_layout]).requires_grad_()
+    eager = torch.nn.functional.conv2d(x, weight, None, 1, 1)
+    geometry = ([1, 1], [1, 1], [1, 1], 1)
+    for mode in (None, FakeTensorMode()):
+        tensors = (x.detach(), weight.detach())
+        if mode is not None:
+            tensors = tuple(map(mode.from_tensor, tensors))
+        y, _ = NAMESPACE.conv_fprop(*tensors, *geometry, None, False, False, None, None, None, False)
+        assert y.stride() == eager.stride()
+        grads = NAMESPACE.conv_backward(
+            y, None, None, None, None, False, *tensors, *geometry, None, False, False, None, None, [True, True]
+        )
+        aten = torch.autograd.grad(eager, (x, weight), torch.ones_like(eager), retain_graph=True)
+        assert grads[0].stride() == aten[0].stride()
+        assert grads[1].stride() == weight.stride()

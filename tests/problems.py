@@ -1,0 +1,111 @@
+"""The problems that tests and benchmarks share: ResNet's layers cut small, and the shapes that break kernels."""
+
+from typing import NamedTuple
+
+
+class ConvProblem(NamedTuple):
+    id: str
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """P, Q."""
+        sizes = zip((self.H, self.W), (self.R, self.S), self.stride, self.padding, self.dilation)
+        return tuple((size + 2 * p - d * (kernel - 1) - 1) // s + 1 for size, kernel, s, p, d in sizes)
+
+
+def _conv(id, N, C, size, K, kernel, stride=1, padding=None, dilation=1, groups=1) -> ConvProblem:
+    H, W = size if isinstance(size, tuple) else (size, size)
+    R, S = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    padding = (dilation * (R // 2), dilation * (S // 2)) if padding is None else padding
+    stride = stride if isinstance(stride, tuple) else (stride, stride)
+    return ConvProblem(id, N, C, H, W, K, R, S, stride, padding, (dilation, dilation), groups)
+
+
+RESNET = (
+    _conv("stem", 2, 3, 16, 8, 7, stride=2),
+    _conv("3x3", 2, 16, 8, 16, 3),
+    _conv("3x3_s2", 2, 16, 8, 32, 3, stride=2),
+    _conv("1x1_reduce", 2, 32, 7, 8, 1),
+    _conv("1x1_expand", 2, 8, 7, 32, 1),
+    _conv("1x1_s2", 2, 16, 8, 32, 1, stride=2),
+)
+
+ODD = (
+    _conv("odd_channels", 3, 5, 6, 7, 3),
+    _conv("one_channel", 2, 1, 6, 1, 3),
+    _conv("dilated", 2, 6, 9, 5, 3, dilation=2),
+    _conv("groups", 2, 12, 6, 8, 3, groups=4),
+    _conv("depthwise", 2, 9, 6, 9, 3, stride=2, groups=9),
+    _conv("batch_1", 1, 17, 7, 19, 3),
+    _conv("ragged", 3, 11, (5, 13), 21, 3, stride=2),
+    _conv("non_square", 2, 6, (7, 10), 9, (1, 5), stride=(1, 2)),
+    _conv("unpadded", 2, 4, (9, 6), 4, (3, 2), stride=(2, 1), padding=(0, 1)),
+    _conv("one_pixel", 5, 9, 3, 10, 3, padding=(0, 0)),
+    _conv("pixels_unread", 2, 8, 7, 8, 2, stride=3, padding=(0, 0)),
+    _conv("wide", 1, 70, 3, 66, 1),
+)
+
+CONVS = (*RESNET, *ODD)
+
+
+class ConvSize(NamedTuple):
+    K: int
+    kernel: int
+    stride: int = 1
+
+
+class ChainProblem(NamedTuple):
+    id: str
+    N: int
+    C: int
+    H: int
+    W: int
+    units: tuple[ConvSize, ...]
+    shortcut: str  # "none", "identity" or "projection"
+
+    @property
+    def stride(self) -> int:
+        product = 1
+        for unit in self.units:
+            product *= unit.stride
+        return product
+
+
+CHAINS = (
+    ChainProblem("single", 3, 2, 4, 5, (ConvSize(3, 3),), "none"),
+    ChainProblem("single_stride", 3, 3, 5, 5, (ConvSize(2, 3, 2),), "none"),
+    ChainProblem("basic", 2, 3, 4, 4, (ConvSize(3, 3), ConvSize(3, 3)), "identity"),
+    ChainProblem("basic_projection", 2, 2, 4, 5, (ConvSize(3, 3, 2), ConvSize(3, 3)), "projection"),
+    ChainProblem("bottleneck", 2, 4, 3, 4, (ConvSize(2, 1), ConvSize(2, 3), ConvSize(4, 1)), "identity"),
+    ChainProblem("bottleneck_projection", 2, 2, 5, 4, (ConvSize(2, 1), ConvSize(2, 3, 2), ConvSize(4, 1)), "projection"),
+)
+
+
+class BlockProblem(NamedTuple):
+    """A module under test: class and constructor arguments, and its input."""
+
+    id: str
+    kind: str  # "conv_bn_act", "basic", "bottleneck", "textbook_basic" or "textbook_bottleneck"
+    arguments: tuple
+    size: tuple[int, int, int, int]
+
+
+BLOCKS = (
+    BlockProblem("conv_bn_act", "conv_bn_act", (6, 8, 3), (4, 6, 6, 6)),
+    BlockProblem("conv_bn_act_1x1", "conv_bn_act", (6, 10, 1, 2), (4, 6, 7, 6)),
+    BlockProblem("basic", "basic", (8, 8), (3, 8, 6, 6)),
+    BlockProblem("basic_stride", "textbook_basic", (6, 8, 2), (3, 6, 8, 7)),
+    BlockProblem("bottleneck", "bottleneck", (16, 4), (3, 16, 6, 5)),
+    BlockProblem("bottleneck_stride", "textbook_bottleneck", (8, 4, 2), (3, 8, 7, 7)),
+)

@@ -1,0 +1,104 @@
+"""The choice of a backend, as a pure function and as the context manager that asks for one."""
+
+import pytest
+import torch
+
+import resnet_fused
+from resnet_fused import backends, dispatch
+from resnet_fused.dispatch import BackendUnavailable, Choice, choose
+
+NO_TRITON, NO_CUDA = "no triton here", "no cuda here"
+BUILT = {"reference": None, "cpu": None, "triton": NO_TRITON, "cuda": NO_CUDA}
+NOT_BUILT = {**BUILT, "cpu": "the extension is not built: build it"}
+
+
+@pytest.mark.parametrize("dtype", dispatch.CPU_DTYPES)
+def test_auto_takes_the_cpu_kernels(dtype):
+    name = str(dtype).removeprefix("torch.")
+    assert choose("cpu", dtype, "auto", BUILT) == Choice("cpu", f"SIMD kernels for cpu {name}")
+
+
+@pytest.mark.parametrize(
+    "device, dtype, unavailable, words",
+    [
+        ("cpu", torch.float16, BUILT, "take float32, float64, bfloat16, not float16"),
+        ("cpu", torch.complex64, BUILT, "not complex64"),
+        ("cpu", torch.float32, NOT_BUILT, "the extension is not built: build it"),
+        ("mps", torch.float32, BUILT, "'mps'"),
+        ("meta", torch.float32, BUILT, "'meta'"),
+    ],
+)
+def test_auto_runs_eager_and_says_why(device, dtype, unavailable, words):
+    choice = choose(device, dtype, "auto", unavailable)
+    assert choice.backend == "eager"
+    assert words in choice.reason
+    with pytest.raises(BackendUnavailable, match="backend 'cpu' cannot serve: ") as error:
+        choose(device, dtype, "cpu", unavailable)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("requested", ["eager", "reference"])
+@pytest.mark.parametrize("device, dtype", [("cpu", torch.float32), ("cuda", torch.float16), ("mps", torch.float32)])
+def test_what_serves_everything(requested, device, dtype):
+    assert choose(device, dtype, requested, NOT_BUILT) == Choice(requested, "asked for")
+
+
+def test_cpu_asked_for():
+    assert choose("cpu", torch.bfloat16, "cpu", BUILT) == Choice("cpu", "asked for")
+
+
+@pytest.mark.parametrize("requested, reason", [("triton", NO_TRITON), ("cuda", NO_CUDA)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_gpu_backends_that_are_not_there(requested, reason, device):
+    with pytest.raises(BackendUnavailable, match=f"backend '{requested}' cannot serve: {reason}"):
+        choose(device, torch.float32, requested, BUILT)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown backend 'gpu'; expected one of auto, eager, reference, cpu, triton, cuda"):
+        choose("cpu", torch.float32, "gpu", BUILT)
+    with pytest.raises(ValueError, match="unknown backend 'gpu'"):
+        with resnet_fused.backend("gpu"):
+            pytest.fail("the context was entered")
+
+
+def test_every_unavailable_backend_says_what_would_help():
+    reasons = backends.available()
+    assert set(reasons) == set(backends.NAMES)
+    assert reasons["reference"] is None
+    for reason in reasons.values():
+        assert reason is None or len(reason.split()) > 5
+
+
+def _requested():
+    return dispatch.choose_for(torch.empty(1, 1, 1, 1))
+
+
+def test_the_context_restores():
+    outside = _requested()
+    with resnet_fused.backend("reference"):
+        assert _requested().backend == "reference"
+        with resnet_fused.backend("eager"):
+            assert _requested().backend == "eager"
+        assert _requested().backend == "reference"
+        with pytest.raises(KeyError):
+            with resnet_fused.backend("cpu"):
+                raise KeyError
+        assert _requested().backend == "reference"
+    assert _requested() == outside
+
+
+@pytest.mark.parametrize("name", ["cpu", "triton", "cuda"])
+def test_forcing_what_cannot_serve_raises(name):
+    module = resnet_fused.ConvBNAct(3, 4).half()
+    with resnet_fused.backend(name), pytest.raises(BackendUnavailable, match="cannot serve"):
+        module(torch.randn(2, 3, 5, 5).half())
+
+
+def test_modules_run_what_was_asked_for():
+    module = resnet_fused.ConvBNAct(3, 4)
+    x = torch.randn(2, 3, 5, 5)
+    for name in ("reference", "cpu", "eager"):
+        with resnet_fused.modules.record() as records, resnet_fused.backend(name):
+            module(x)
+        assert [(r.module, r.backend) for r in records] == [(module, None if name == "eager" else name)]
