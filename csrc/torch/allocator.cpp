@@ -32,7 +32,7 @@ class Pool {
       free_.erase(found);
     } else {
       peak_ = std::max(peak_, used_ + size);
-      while (!free_.empty() && held_ + size > peak_ + peak_ / 4) {
+      while (!free_.empty() && held_ + size > peak_ + peak_ / 2) {
         drop(free_.begin());
       }
       data = allocate(size);

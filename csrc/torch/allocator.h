@@ -9,8 +9,8 @@ namespace resnet_fused {
 // from a pool, and return to it with their last reference. They are ordinary tensors. The system would map and unmap
 // them each time, and a fresh 50 MB tensor costs its page faults, as much as a pass over it: 60,000 faults and a tenth
 // of the time of a ResNet-18 training step (batch 16). The pool's memory is faulted in already, in huge pages where
-// the system grants them. Thread-safe; tensors may be freed on any thread. The pool holds at most a quarter more
-// than was in use at one time.
+// the system grants them. Thread-safe; tensors may be freed on any thread. The pool holds at most half as much again
+// as was in use at one time.
 class PooledAllocations {
  public:
   PooledAllocations();

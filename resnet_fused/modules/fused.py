@@ -114,8 +114,9 @@ class FusedModule(nn.Module):
             _records.append(Record(self, None, reason))
         if torch.compiler.is_compiling():
             return self.eager_forward(x)
-        buffers = [b for m in self.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for b in m.buffers(False)]
-        before = [b.detach().clone() for b in buffers if self.training]
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(False)]
+        before = [buffer.detach().clone() for buffer in buffers]
         try:
             return self.eager_forward(x)
         except Exception:
