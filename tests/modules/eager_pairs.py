@@ -139,7 +139,7 @@ def compare(action, modules, runs="cpu", raises=None, **options):
     assert failed == (raises is not None), expected
     if raises is None:
         assert_same(result, expected, **options)
-        assert_same(buffers(fused), buffers(eager), path="buffers", **{k: v for k, v in options.items() if k != "strides"})
+        assert_same(buffers(fused), buffers(eager), options.get("tolerance", TOLERANCE), path="buffers")
     else:
         assert issubclass(expected[0], raises), expected
         assert result == expected
