@@ -48,6 +48,9 @@ at::Tensor reduce(const at::Tensor& grad, const ReduceInputs& in, bool relu, at:
   OptionalTensor x = dense(in.x, format), x2 = dense(in.x2, format);
   OptionalTensor affine = dense(in.affine), affine2 = dense(in.affine2);
   at::Tensor sums = empty_acc({x2 ? 3 : x ? 2 : 1, grad.size(1)}, grad);
+  if (grad.numel() == 0) {  // the pointers of empty tensors are null, as of those not given
+    return sums.zero_();
+  }
   cpu::bn_backward_reduce(dtype,
                           {shape_of(g, format), g.const_data_ptr(), pointer(out), pointer(x), pointer(affine),
                            pointer(x2), pointer(affine2), operand ? operand->mutable_data_ptr() : nullptr, mask, {}},
@@ -64,6 +67,9 @@ at::Tensor bn_statistics(const at::Tensor& x) {
   auto format = x.suggest_memory_format();
   at::Tensor xd = x.contiguous(format);
   at::Tensor stats = empty_acc({2, x.size(1)}, x);
+  if (x.numel() == 0) {
+    return stats.zero_();
+  }
   cpu::bn_statistics(dtype, {shape_of(xd, format), xd.const_data_ptr(), {}}, stats.mutable_data_ptr());
   return stats;
 }

@@ -80,6 +80,9 @@ at::Tensor stem_pool_backward_reduce(const at::Tensor& grad, const at::Tensor& i
   int64_t size[] = {grad.size(0), grad.size(1), 2 * grad.size(2), 2 * grad.size(3)};
   Backward b(grad, index, given(x) ? x->sizes() : at::IntArrayRef(size), x, affine);
   at::Tensor sums = empty_acc({b.x ? 2 : 1, grad.size(1)}, grad);
+  if (grad.numel() == 0) {  // the pointers of empty tensors are null, as of those not given
+    return sums.zero_();
+  }
   cpu::stem_pool_backward_reduce(b.dtype, b.params(), sums.mutable_data_ptr());
   return sums;
 }

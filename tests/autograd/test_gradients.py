@@ -1,0 +1,107 @@
+"""First and second derivatives of the residual chain and the stem against numerical ones, in float64."""
+
+import itertools
+
+import pytest
+import torch
+from chains import MODES, draw, draw_stem
+from problems import CHAINS
+from torch.autograd import gradcheck, gradgradcheck
+
+BACKENDS = ("cpu", "reference")
+PROBLEMS = {p.id: p for p in CHAINS}
+# gradcheck's tolerances are PyTorch's defaults (eps 1e-6, atol 1e-5, rtol 1e-3), meant for float64.
+
+
+def _drawn(name, mode):
+    if name == "stem":
+        return draw_stem(mode)
+    # A single unit without a shortcut and with gamma = 0 is a constant: its other channels remain.
+    return draw(PROBLEMS[name], mode)
+
+
+EVERYDAY_SECOND = {"single", "basic", "bottleneck_projection", "stem"}
+COMBINATIONS = [
+    pytest.param(name, mode, backend, id=f"{name}-{mode}-{backend}")
+    for name, mode, backend in itertools.product((*PROBLEMS, "stem"), MODES, BACKENDS)
+    if not (mode.startswith("mixed") and (name.startswith("single") or name == "stem"))
+]
+
+
+def _leaves(drawn, layout=torch.contiguous_format):
+    return tuple(
+        (t.contiguous(memory_format=layout) if t.dim() == 4 else t.clone()).requires_grad_() for t in drawn.inputs
+    )
+
+
+@pytest.mark.parametrize("name, mode, backend", COMBINATIONS)
+def test_gradcheck(name, mode, backend):
+    drawn = _drawn(name, mode)
+    leaves = _leaves(drawn, torch.channels_last)
+    # Batched by vmap's predecessor, which knows too few of the reference's operations (aten::flatten).
+    assert gradcheck(drawn.fused(backend), leaves, check_batched_grad=backend == "cpu")
+
+
+@pytest.mark.parametrize("name, mode, backend", COMBINATIONS)
+def test_forward_mode(name, mode, backend):
+    drawn = _drawn(name, mode)
+    assert gradcheck(
+        drawn.fused(backend), _leaves(drawn), check_forward_ad=True, check_backward_ad=False,
+        check_batched_forward_grad=name == "basic", check_undefined_grad=False, fast_mode=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, mode, backend",
+    [
+        c if c.values[0] in EVERYDAY_SECOND and c.values[2] == "cpu"
+        else pytest.param(*c.values, id=c.id, marks=pytest.mark.slow) for c in COMBINATIONS
+    ],
+)  # fmt: skip
+def test_gradgradcheck(name, mode, backend):
+    drawn = _drawn(name, mode)
+    # A projection onto one random direction (fast_mode); the slow test below takes every entry.
+    assert gradgradcheck(drawn.fused(backend), _leaves(drawn), fast_mode=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, mode, backend", COMBINATIONS)
+def test_gradgradcheck_every_entry(name, mode, backend):
+    drawn = _drawn(name, mode)
+    assert gradgradcheck(drawn.fused(backend), _leaves(drawn), check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_without_the_last_relu(name, mode):
+    drawn = draw(PROBLEMS[name], mode, last_relu=False)
+    assert gradcheck(drawn.fused("cpu"), _leaves(drawn))
+
+
+@pytest.mark.parametrize("mode", ["training", "frozen"])
+@pytest.mark.parametrize("missing", [("gamma",), ("beta",), ("gamma", "beta")])
+def test_without_gamma_or_beta(missing, mode):
+    drawn = draw(PROBLEMS["basic_projection"], mode, zero_gamma=False)
+    positions = {"gamma": 2, "beta": 3}
+    inputs = list(drawn.inputs)
+    for i in range(len(drawn.units)):
+        for name in missing:
+            inputs[3 * i + positions[name]] = None
+    kept = [i for i, t in enumerate(inputs) if t is not None]
+
+    def full(function):
+        def run(*values):
+            arguments = list(inputs)
+            for i, value in zip(kept, values):
+                arguments[i] = value
+            return function(*arguments)
+
+        return run
+
+    leaves = [inputs[i].clone().requires_grad_() for i in kept]
+    ours, theirs = full(drawn.fused("cpu"))(*leaves), full(drawn.eager)(*leaves)
+    cotangent = torch.linspace(-1, 1, ours.numel(), dtype=ours.dtype).view_as(ours)
+    # 1e-9: float64 sums of some hundred terms keep 13 digits; the margin from kinks leaves masks equal.
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    for a, b in zip(torch.autograd.grad(ours, leaves, cotangent), torch.autograd.grad(theirs, leaves, cotangent)):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
