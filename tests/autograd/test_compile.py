@@ -1,0 +1,83 @@
+"""torch.compile with fullgraph: a fused module is one graph, in training and in evaluation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import resnet_fused
+
+KINDS = {
+    "conv_bn_act": lambda: resnet_fused.ConvBNAct(4, 6),
+    "basic": lambda: resnet_fused.BasicBlock(4, 4),
+    "bottleneck_stride": lambda: resnet_fused.textbook.Bottleneck(4, 2, 2),
+}
+EVERYDAY = ("basic",)
+PARAMETERS = [pytest.param(k, marks=() if k in EVERYDAY else pytest.mark.slow) for k in KINDS]
+
+
+def _module(kind, training):
+    torch.manual_seed(0)
+    module = KINDS[kind]().double().to(memory_format=torch.channels_last)
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    return module.train(training)
+
+
+def _step(module, function, x):
+    x = x.clone().requires_grad_()
+    module.zero_grad()
+    out = function(x)
+    out.square().mean().backward()
+    return out, x.grad, [p.grad for p in module.parameters()], [b.clone() for b in module.buffers()]
+
+
+def _input(*size):
+    return torch.randn(size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_one_graph(kind, training, dynamic):
+    torch.compiler.reset()
+    module = _module(kind, training)
+    twin = copy.deepcopy(module)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    sizes = [(3, 4, 6, 6), (2, 4, 9, 7)] if dynamic else [(3, 4, 6, 6)]
+    for size in sizes:
+        x = _input(*size)
+        ours, theirs = _step(module, compiled, x), _step(twin, twin, x)
+        # 1e-12: the same operators on the same float64 numbers; the graph may reorder an addition of gradients.
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        assert ours[0].stride() == theirs[0].stride() and ours[1].stride() == theirs[1].stride()
+
+
+def test_the_graph_holds_the_fused_operators():
+    torch.compiler.reset()
+    seen = set()
+
+    def collect(graph, example_inputs):
+        seen.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    from torch._dynamo.backends.common import aot_autograd
+
+    module = _module("basic", True)
+    torch.compile(module, fullgraph=True, backend=aot_autograd(fw_compiler=collect, bw_compiler=collect))(
+        _input(2, 4, 6, 6).requires_grad_()
+    ).sum().backward()
+    fused = {name for name in seen if name.startswith("resnet_fused.")}
+    assert {"resnet_fused.conv_fprop.default", "resnet_fused.conv_backward.default"} <= fused
+    assert not any("aten.convolution" in name or "batch_norm" in name for name in seen)
+
+
+def test_without_grad():
+    torch.compiler.reset()
+    module = _module("basic", False)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    x = _input(2, 4, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), module(x), rtol=0, atol=0)
