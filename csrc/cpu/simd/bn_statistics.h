@@ -1,6 +1,9 @@
-// Mean and M2 per channel in one pass. A tile's sums are of x - pivot and its square, with the
-// running mean as pivot; tiles are merged by Chan's formula in double. The first pivot is a value of the
-// tensor itself, so even an outlier costs at most the tile's length in relative error of M2.
+// Mean and M2 per channel in one pass. The sums of a tile are of x - pivot and its square, with the
+// running mean as pivot; tiles are merged by Chan's formula in double. The squared distance of mean and pivot enters M2
+// too where they differ much (the data drift, or an outlier is in the first pivot), so its rounding does not matter.
+
+constexpr int64_t kPivotRows = 8;
+constexpr int64_t kPivotElements = 64;
 
 template <typename Layout, typename T>
 struct StatisticsBody {
@@ -70,14 +73,19 @@ void run_statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int
   A* tile = (A*)(wide + 3 * slots);
   StatisticsBody<Layout, T> body{(const T*)p.x, wide, wide + slots, wide + 2 * slots,
                                  tile, tile + slots, tile + 2 * slots, channels};
-  // First pivots: the chunk's first value of each channel.
+  // First pivots: the mean of the chunk's first values of each channel, enough of them that an outlier moves it
+  // by little more than its share of a tile.
   bool rows = p.shape.channels_last;
   int64_t known = rows ? channels : minimum(channels, end - begin);
+  int64_t values = rows ? minimum(kPivotRows, end - begin) : minimum(kPivotElements, p.shape.pixels);
   for (int64_t i = 0; begin < end && i < known; ++i) {
-    int64_t c = rows ? i : (begin + i) % channels;
-    int64_t offset = rows ? begin * channels + i : (begin + i) * p.shape.pixels;
-    A value = load<1>(body.x + offset)[0];
-    body.pivot[c] = value - value == 0 ? value : A(0);
+    const T* first = body.x + (rows ? begin * channels + i : (begin + i) * p.shape.pixels);
+    A total = 0;
+    for (int64_t k = 0; k < values; ++k) {
+      total += load<1>(first + k * (rows ? channels : 1))[0];
+    }
+    A value = total / A(values);
+    body.pivot[rows ? i : (begin + i) % channels] = value - value == 0 ? value : A(0);
   }
   sweep_tiles<A>(Layout{}, body, p.shape, begin, end);
 }

@@ -1,0 +1,75 @@
+"""Every kernel of every instruction set, on shapes that use its full vectors, its unrolled loops and its ragged ends."""
+
+import pytest
+import torch
+from operator_cases import DTYPES, FORMATS, MODES, make_case
+from problems import ConvProblem
+from tolerance import assert_bit_equal, assert_oracle
+
+from resnet_fused import ops
+
+# The convolutions themselves are the library's; one mode has all the kernels around them.
+KERNELS = [m for m in MODES if not m.startswith(("fprop", "backward_", "dgrad", "wgrad")) or m.startswith("backward_apply")]
+KERNELS = [m for m in KERNELS if m != "backward"] + ["fprop_residual_affine", "backward_everything", "backward_masked"]
+
+
+def _pointwise(C, H, W, N=2):
+    return ConvProblem(f"{N}x{C}x{H}x{W}", N, C, H, W, C, 1, 1)
+
+
+SHAPES = [
+    _pointwise(1, 5, 19),
+    _pointwise(3, 47, 45, N=1),  # a plane longer than a tile; pooled rows longer than a vector
+    _pointwise(5, 1, 1, N=7),
+    _pointwise(17, 7, 9),  # one lane more than a vector of 16 floats
+    _pointwise(70, 5, 37),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", SHAPES, ids=lambda p: p.id)
+def test_kernels(problem, layout, dtype, isa):
+    reference, cpu = ops.get("reference"), ops.get("cpu")
+    for mode in KERNELS:
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
+        truths, theirs = case.double().run(reference), case.run(reference)
+        for ours, their, truth in zip(case.run(cpu), theirs, truths):
+            if their.dtype == torch.uint8:
+                assert_bit_equal(ours, their)
+            else:
+                assert_oracle(ours, their, truth, case.length, mode)
+
+
+def test_bfloat16_rounds_as_torch_does(isa):
+    """All 65,536 values: ties to even, subnormals, overflow to infinity; a NaN stays one."""
+    x = torch.arange(-32768, 32768, dtype=torch.int16).view(torch.bfloat16).view(1, 64, 32, 32)
+    for scale in (1.0, 1 / 3, 1 + 2**-9, 3.0):
+        affine = torch.tensor([0.0, scale, 0.0, 1.0]).view(4, 1).repeat(1, 64)
+        for memory_format in FORMATS.values():
+            y = ops.get("cpu").bn_apply(x.contiguous(memory_format=memory_format), affine, False)
+            assert_bit_equal(y, (x.float() * scale).bfloat16())
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_backward_masks_where_forward_did(dtype, layout, isa):
+    """x within a few units in the last place of z's root, where another way to round z gives another sign."""
+    acc, C = DTYPES[dtype], 21
+    generator = torch.Generator().manual_seed(0)
+    mean, scale, shift = (torch.randn(C, generator=generator, dtype=acc) for _ in range(3))
+    affine = torch.stack((mean, scale, shift, scale.abs()))
+    root = (mean.double() - shift.double() / scale.double()).to(acc).view(1, C, 1, 1)
+    steps = torch.arange(-36, 37, dtype=acc).view(1, 1, 1, 73)
+    x = (root + steps * torch.finfo(acc).eps * root.abs() / 4).contiguous(memory_format=FORMATS[layout])
+    cpu, ones = ops.get("cpu"), torch.ones_like(x)
+    y = cpu.bn_apply(x, affine, True)
+    passed = cpu.bn_backward_reduce(ones, None, x, affine, True)
+    assert_bit_equal(passed[0], (y > 0).sum((0, 2, 3)).to(acc))
+    means = torch.zeros(2, C, dtype=acc)
+    draw = cpu.bn_backward_apply(ones, None, x, affine, True, means)
+    assert_bit_equal(draw != 0, y > 0)
+    operand, _ = cpu.conv_fprop(
+        x, torch.eye(C, dtype=acc).view(C, C, 1, 1), (1, 1), (0, 0), (1, 1), 1, affine, True, False, None, None, None, False
+    )
+    assert_bit_equal(operand > 0, y > 0)
