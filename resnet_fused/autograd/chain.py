@@ -12,6 +12,7 @@ batch norm is frozen (running statistics) saves its activated output instead: th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,7 +29,9 @@ class Conv(NamedTuple):
     groups: int
 
 
-class Unit(NamedTuple):
+# Not tuples: torch.func takes a Function's tuple arguments apart, but not their tangents.
+@dataclass(frozen=True)
+class Unit:
     """A convolution, the batch norm behind it, and whether ReLU follows (for the last unit: after the sum)."""
 
     conv: Conv
@@ -37,7 +40,8 @@ class Unit(NamedTuple):
     relu: bool
 
 
-class Chain(NamedTuple):
+@dataclass(frozen=True)
+class Chain:
     backend: str
     units: tuple[Unit, ...]
     projection: tuple[Unit, ...]  # one unit or none
@@ -161,15 +165,41 @@ class _ResidualChain(torch.autograd.Function):
         # positions of x and of every weight, gamma and beta among the inputs (spec, x, 5 per unit)
         positions = [1, *(i + j for i in range(2, len(needs), 5) for j in range(3))]
         wanted = tuple(needs[i] for i in positions)
-        grads = _ResidualChainBackward.apply(spec, wanted, dout, *ctx.saved_tensors)
+        # Dynamo traces no Function within a Function, nor would it differentiate it.
+        compiling = torch.compiler.is_compiling()
+        apply_backward = _ResidualChainBackward.forward if compiling else _ResidualChainBackward.apply
+        grads = apply_backward(spec, pack(wanted), dout, *ctx.saved_tensors)
         for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
             blanks[i] = grad
         return tuple(blanks)
 
+
+def pack(mask) -> int:
+    """The booleans as bits of a number, which is one argument of a Function for torch.func and for Dynamo."""
+    return sum(1 << i for i, bit in enumerate(mask) if bit)
+
+
+def unpack(bits: int, count: int) -> tuple[bool, ...]:
+    return tuple(bool(bits >> i & 1) for i in range(count))
+
+
+def _count(spec: Chain) -> int:
+    return len(spec.units) + len(spec.projection)
+
+
+def apply(function, dual, *inputs):
+    """`dual`, which adds a jvp to `function`; Dynamo traces none that has one, nor one that needs no gradient."""
+    if not torch.compiler.is_compiling():
+        return dual.apply(*inputs)
+    tracked = any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
+    return (function.apply if tracked and torch.is_grad_enabled() else function.forward)(*inputs)
+
+
+class _ResidualChainJvp(_ResidualChain):
     @staticmethod
     def jvp(ctx, _, *tangents):
-        saved = ctx.saved_tensors
-        count = 3 * len((*ctx.spec.units, *ctx.spec.projection))
+        saved = eager.alive(ctx.saved_tensors)
+        count = 3 * _count(ctx.spec)
         primals, affines = saved[: 1 + count], saved[1 + count :]
         tangents = (tangents[0], *(tangents[1 + i + j] for i in range(0, len(tangents) - 1, 5) for j in range(3)))
         function = _reference(ctx.spec, affines)
@@ -187,12 +217,13 @@ class _ResidualChainBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(spec, wanted, dout, x, out, *saved):
-        return _backward(spec, wanted, dout, x, out, _branches(spec, saved))
+        return _backward(spec, unpack(wanted, 1 + 3 * _count(spec)), dout, x, out, _branches(spec, saved))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.spec, ctx.wanted, dout, x, _, *saved = inputs
-        count = 3 * len((*ctx.spec.units, *ctx.spec.projection))
+        ctx.spec, wanted, dout, x, _, *saved = inputs
+        count = 3 * _count(ctx.spec)
+        ctx.wanted = unpack(wanted, 1 + count)
         ctx.save_for_backward(dout, x, *saved[:count], *saved[count + 1 :: 2])
         ctx.save_for_forward(dout, x, *saved[:count], *saved[count + 1 :: 2])
         ctx.count = count
@@ -200,7 +231,7 @@ class _ResidualChainBackward(torch.autograd.Function):
     @staticmethod
     def _gradient(ctx):
         """The reference's backward as a function of (dout, x, *parameters), and their values."""
-        saved = ctx.saved_tensors
+        saved = eager.alive(ctx.saved_tensors)
         primals, affines = saved[: 2 + ctx.count], saved[2 + ctx.count :]
         function = _reference(ctx.spec, affines)
 
@@ -350,5 +381,5 @@ def residual_chain(spec: Chain, x: Tensor, parameters):
     no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
-    out, *results = _ResidualChain.apply(spec, x, *flat)
+    out, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, *flat)
     return out, results[2::3]

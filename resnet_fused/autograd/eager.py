@@ -13,12 +13,16 @@ def row(vector):
 def conv_bn(unit, x, weight, gamma, beta, affine):
     """Convolution and batch norm; with `affine` (frozen) its mean and invstd are constants."""
     raw = F.conv2d(x, weight, None, *unit.conv)
+    wide = raw if raw.dtype == torch.float64 else raw.float()
     if unit.batch_stats:
-        return F.batch_norm(raw, None, None, gamma, beta, True, 0.0, unit.eps)
-    mean, invstd = affine[0].to(raw.dtype), affine[3].to(raw.dtype)
-    y = (raw - row(mean)) * row(invstd)
+        # Spelled out: vmap over the second derivative of F.batch_norm fails (it adds in place).
+        centred = wide - wide.mean((0, 2, 3), keepdim=True)
+        y = centred * (centred.square().mean((0, 2, 3), keepdim=True) + unit.eps).rsqrt()
+    else:
+        y = (wide - row(affine[0])) * row(affine[3])
     y = y if gamma is None else y * row(gamma)
-    return y if beta is None else y + row(beta)
+    y = y if beta is None else y + row(beta)
+    return y.to(raw.dtype)
 
 
 def chain(spec, affines, x, *parameters):
@@ -73,3 +77,9 @@ def jvp(function, primals, tangents):
 
 def _map(function, value):
     return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+
+def alive(tensors):
+    """What a Function saved, without the wrappers of torch.func levels that ended before its pullback ran."""
+    unwrap = torch._C._functorch.unwrap_if_dead
+    return tuple(unwrap(t) if isinstance(t, torch.Tensor) else t for t in tensors)

@@ -18,9 +18,12 @@ from resnet_fused.autograd.chain import (
     Incoming,
     Operand,
     Unit,
+    apply,
     frozen_affine,
     output_size,
+    pack,
     unit_backward,
+    unpack,
 )
 
 
@@ -59,12 +62,15 @@ class _Stem(torch.autograd.Function):
         if dout is None:
             return (None,) * len(needs)
         wanted = tuple(needs[2:6])
-        grads = iter(_StemBackward.apply(ctx.backend, ctx.unit, wanted, dout, *ctx.saved_tensors))
+        apply_backward = _StemBackward.forward if torch.compiler.is_compiling() else _StemBackward.apply
+        grads = iter(apply_backward(ctx.backend, ctx.unit, pack(wanted), dout, *ctx.saved_tensors))
         return (None, None, *(next(grads) if want else None for want in wanted), None, None)
 
+
+class _StemJvp(_Stem):
     @staticmethod
     def jvp(ctx, *tangents):
-        *primals, affine = ctx.saved_tensors[:5]
+        *primals, affine = eager.alive(ctx.saved_tensors[:5])
         out = eager.jvp(_reference(ctx.unit, affine), primals, tangents[2:6])
         return out, None, None, None, None
 
@@ -80,7 +86,7 @@ class _StemBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(backend, unit, wanted, dout, x, weight, gamma, beta, affine, index, raw):
-        kernels = ops.get(backend)
+        kernels, wanted = ops.get(backend), unpack(wanted, 4)
         sums = None
         if unit.batch_stats or wanted[2] or wanted[3]:
             sums = kernels.stem_pool_backward_reduce(dout, index, raw, affine if unit.batch_stats else None)
@@ -102,13 +108,14 @@ class _StemBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, ctx.unit, ctx.wanted, dout, x, weight, gamma, beta, affine, _, _ = inputs
+        _, ctx.unit, wanted, dout, x, weight, gamma, beta, affine, _, _ = inputs
+        ctx.wanted = unpack(wanted, 4)
         ctx.save_for_backward(dout, x, weight, gamma, beta, affine)
         ctx.save_for_forward(dout, x, weight, gamma, beta, affine)
 
     @staticmethod
     def _gradient(ctx):
-        *primals, affine = ctx.saved_tensors
+        *primals, affine = eager.alive(ctx.saved_tensors)
         function = _reference(ctx.unit, affine)
 
         def gradient(dout, *inputs):
@@ -135,5 +142,5 @@ def _cast(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
 
 def stem(backend: str, unit: Unit, x: Tensor, weight: Tensor, bn: BatchNorm):
     """maxpool3×3/2(relu(bn(conv(x)))) → (out, statistics), as residual_chain gives them; `unit.relu` is True."""
-    out, _, _, _, stats = _Stem.apply(backend, unit, x, weight, *bn)
+    out, _, _, _, stats = apply(_Stem, _StemJvp, backend, unit, x, weight, *bn)
     return out, stats
