@@ -108,6 +108,11 @@ def extensions():
 
 
 class BuildExtension(cpp_extension.BuildExtension):
+    def finalize_options(self):
+        super().finalize_options()
+        # pip's own would be a new folder each time, in which ninja finds nothing up to date.
+        self.build_temp = os.path.join("build", "temp")
+
     def run(self):
         super().run()
         # Read before the library is loaded: one built for another torch can crash in loading.
