@@ -51,10 +51,10 @@ bench: $(BUILT)
 	$(PY) -m resnet_fused bench --report $(REPORT) $(BENCH_ARGS)
 
 test: $(BUILT)
-	$(PY) -m pytest tests benchmarks --benchmark-disable $(PYTEST_ARGS)
+	$(PY) -m pytest tests benchmarks --slow --benchmark-disable $(PYTEST_ARGS)
 
 quick: $(BUILT)
-	$(PY) -m pytest tests -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest tests $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .benchmarks
