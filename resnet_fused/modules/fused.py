@@ -63,6 +63,10 @@ class FusedModule(nn.Module):
     def final_relu(self) -> bool:
         return True
 
+    def in_place_sum(self) -> bool:
+        """Whether eager adds the shortcut in place, which keeps the main branch's dtype under autocast."""
+        return True
+
     def eager_forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -76,6 +80,8 @@ class FusedModule(nn.Module):
             check_activation(x)
             operand, *weights = _autocast(x, *(pair.conv.weight for pair in members.branches()))
             check_input(members, operand, weights, self.identity())
+            if self.identity() and operand.dtype != x.dtype and not self.in_place_sum():
+                raise Obstacle("autocast promotes the sum with its input")
             _check_transforms(members)
         except Obstacle as obstacle:
             return self._eager(x, str(obstacle))
@@ -106,6 +112,8 @@ class FusedModule(nn.Module):
             size = (size[0], pair.conv.weight.shape[0], P, Q)
             if stats is not None:
                 _update_running_statistics(pair.bn, stats, size[0] * P * Q)
+        if any(_tracks(pair.bn) for pair in members.branches()):
+            _save_something()
         return out
 
     def _eager(self, x: Tensor, reason: str) -> Tensor:
@@ -119,17 +127,20 @@ class FusedModule(nn.Module):
         before = [buffer.detach().clone() for buffer in buffers]
         try:
             return self.eager_forward(x)
-        except Exception:
+        except Exception as error:
+            if type(error).__name__ == "_StopRecomputationError":  # how a checkpoint ends its recomputation
+                raise
             with torch.no_grad():
                 for buffer, value in zip(buffers, before):
-                    buffer.copy_(value)
+                    if not torch.equal(buffer, value):  # a functorch transform forbids writing at all
+                        buffer.copy_(value)
             raise
 
 
 def _autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """What autocast would hand to the convolutions: float32 operands in its lower precision."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return (x, *weights)
     dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t.dtype in (torch.float32, torch.float16, torch.bfloat16) else t for t in (x, *weights))
@@ -146,6 +157,16 @@ def _check_transforms(members: Members) -> None:
 def _tracks(bn: nn.Module) -> bool:
     """nn.BatchNorm2d.forward's rule for updating the running statistics."""
     return not is_frozen(bn) and bn.track_running_stats and bn.training
+
+
+def _save_something() -> None:
+    """Saves a scalar for a backward nobody runs.
+
+    A checkpoint's recomputation stops at the last tensor saved. Eager's is its last ReLU's, behind the running
+    statistics' second update; ours would be before it.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        torch.zeros((), requires_grad=True).square()
 
 
 @torch.no_grad()

@@ -24,6 +24,9 @@ class _TextbookBlock(FusedModule):
     def identity(self) -> bool:
         return len(self.shortcut) == 0
 
+    def in_place_sum(self) -> bool:
+        return False
+
     def eager_forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.residual_function(x) + self.shortcut(x))
 

@@ -99,7 +99,7 @@ def outcome(action, module):
 
 def assert_same(ours, eager, tolerance=TOLERANCE, strides=False, path="result"):
     """Trees of tensors and values, equal; tensors within `tolerance` of the largest finite value."""
-    assert type(ours) is type(eager), f"{path}: {ours!r} against eager's {eager!r}"
+    assert type(ours) is type(eager), f"{path}: {ours!r:.1000} against eager's {eager!r:.1000}"
     if isinstance(eager, torch.Tensor):
         assert ours.dtype == eager.dtype and ours.shape == eager.shape, path
         if strides:
@@ -136,7 +136,7 @@ def compare(action, modules, runs="cpu", raises=None, **options):
     assert records, "the fused module was never called"
     assert {r.backend for r in records} == {runs}, [r[1:] for r in records]
     failed = isinstance(expected, tuple) and expected and isinstance(expected[0], type)
-    assert failed == (raises is not None), expected
+    assert failed == (raises is not None), str(expected)[:1000]
     if raises is None:
         assert_same(result, expected, **options)
         assert_same(buffers(fused), buffers(eager), options.get("tolerance", TOLERANCE), path="buffers")
