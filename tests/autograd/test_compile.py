@@ -1,10 +1,12 @@
 """torch.compile with fullgraph: a fused module is one graph, in training and in evaluation."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
 import resnet_fused
 
@@ -13,8 +15,7 @@ KINDS = {
     "basic": lambda: resnet_fused.BasicBlock(4, 4),
     "bottleneck_stride": lambda: resnet_fused.textbook.Bottleneck(4, 2, 2),
 }
-EVERYDAY = ("basic",)
-PARAMETERS = [pytest.param(k, marks=() if k in EVERYDAY else pytest.mark.slow) for k in KINDS]
+EVERYDAY = {("basic", True, True), ("basic", False, False), ("conv_bn_act", True, False)}  # kind, training, dynamic
 
 
 def _module(kind, training):
@@ -38,9 +39,13 @@ def _input(*size):
     return torch.randn(size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("kind", PARAMETERS)
+@pytest.mark.parametrize(
+    "kind, training, dynamic",
+    [
+        pytest.param(*c, marks=() if c in EVERYDAY else pytest.mark.slow)
+        for c in itertools.product(KINDS, (True, False), (False, True))
+    ],
+)
 def test_one_graph(kind, training, dynamic):
     torch.compiler.reset()
     module = _module(kind, training)
@@ -62,8 +67,6 @@ def test_the_graph_holds_the_fused_operators():
     def collect(graph, example_inputs):
         seen.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return graph.forward
-
-    from torch._dynamo.backends.common import aot_autograd
 
     module = _module("basic", True)
     torch.compile(module, fullgraph=True, backend=aot_autograd(fw_compiler=collect, bw_compiler=collect))(
