@@ -268,8 +268,9 @@ def test_convert_sync_batchnorm():
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_compiled(training):
-    eager = network("resnet18").train(training)
+@pytest.mark.parametrize("build", (small_network, pytest.param(network, marks=pytest.mark.slow)))  # network: ResNet-18
+def test_compiled(build, training):
+    eager = build().train(training)
     fused = resnet_fused.fuse(copy.deepcopy(eager))
     torch._dynamo.reset()
     compiled = torch.compile(fused, backend="aot_eager", fullgraph=True)
