@@ -88,7 +88,9 @@ CHAINS = (
     ChainProblem("basic", 2, 3, 4, 4, (ConvSize(3, 3), ConvSize(3, 3)), "identity"),
     ChainProblem("basic_projection", 2, 2, 4, 5, (ConvSize(3, 3, 2), ConvSize(3, 3)), "projection"),
     ChainProblem("bottleneck", 2, 4, 3, 4, (ConvSize(2, 1), ConvSize(2, 3), ConvSize(4, 1)), "identity"),
-    ChainProblem("bottleneck_projection", 2, 2, 5, 4, (ConvSize(2, 1), ConvSize(2, 3, 2), ConvSize(4, 1)), "projection"),
+    ChainProblem(
+        "bottleneck_projection", 2, 2, 5, 4, (ConvSize(2, 1), ConvSize(2, 3, 2), ConvSize(4, 1)), "projection"
+    ),
 )
 
 

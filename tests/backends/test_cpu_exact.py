@@ -1,4 +1,4 @@
-"""Small-integer inputs: every intermediate is exact in the accumulation dtype, so results equal float64's, rounded once."""
+"""Small integers: every intermediate is exact in the accumulation dtype, so results equal float64's, rounded once."""
 
 import pytest
 import torch

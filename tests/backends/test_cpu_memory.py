@@ -5,6 +5,7 @@ import torch
 from operator_cases import FORMATS, MODES, make_case
 from problems import CONVS
 from tolerance import assert_bit_equal
+from torch._prims_common import suggest_memory_format
 
 from resnet_fused import ops
 
@@ -48,10 +49,13 @@ def test_strided_inputs(layout, mode):
     problem = next(p for p in CONVS if p.id == "odd_channels")
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     strided = case.mapped(_noncontiguous)
-    # An exact copy: a strided view's format may be the other one, whose sums round differently, so the copy has it too.
-    dense = strided.mapped(
-        lambda t: t.contiguous(memory_format=torch._prims_common.suggest_memory_format(t)) if t.dim() == 4 else t.clone()
-    )
+
+    def copy(t):
+        # A view's format may be the other one, whose sums round differently, so the copy has it too.
+        memory_format = suggest_memory_format(t) if t.dim() == 4 else torch.contiguous_format
+        return t.contiguous(memory_format=memory_format)
+
+    dense = strided.mapped(copy)
     for a, b in zip(strided.run(CPU), dense.run(CPU)):
         assert_bit_equal(a, b)
 
@@ -67,7 +71,8 @@ def test_expanded_inputs(layout, mode):
     reference = dense.double().run(ops.get("reference"))
     for a, b, c in zip(expanded.run(CPU), dense.run(CPU), reference):
         # 1e-5: float32 sums of at most 300 terms of size about 1 to 30; the exact bound is the oracle test's business.
-        torch.testing.assert_close(a.double(), c.double(), rtol=1e-5, atol=1e-5 * max(1.0, c.abs().max().item() if c.numel() else 1.0))
+        scale = max(1.0, c.abs().max().item() if c.numel() else 1.0)
+        torch.testing.assert_close(a.double(), c.double(), rtol=1e-5, atol=1e-5 * scale)
         assert a.shape == b.shape
 
 
@@ -79,5 +84,6 @@ def test_empty_batch(size):
     assert_bit_equal(CPU.bn_backward_reduce(x, None, x, affine, True), torch.zeros(2, 3))
     assert CPU.bn_backward_apply(x, None, x, affine, True, torch.zeros(2, 3)).shape == x.shape
     if size[0] == 0:
-        y, _ = CPU.conv_fprop(x, torch.ones(5, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, None, False, False, None, None, None, False)
+        conv = (torch.ones(5, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+        y, _ = CPU.conv_fprop(x, *conv, None, False, False, None, None, None, False)
         assert y.shape == (0, 5, 4, 4)
