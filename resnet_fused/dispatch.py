@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from typing import NamedTuple
 
@@ -66,12 +65,12 @@ def _why_cpu_cannot(device: str, dtype: torch.dtype, unavailable: str | None) ->
 
 
 _requested = os.environ.get("RESNET_FUSED_BACKEND", AUTO)
-_unavailable = functools.cache(backends.available)
+_unavailable = backends.available()
 
 
 def choose_for(x: torch.Tensor) -> Choice:
     """choose() for a tensor, with the backend asked for by `backend(...)` or RESNET_FUSED_BACKEND."""
-    return choose(x.device.type, x.dtype, _requested, _unavailable())
+    return choose(x.device.type, x.dtype, _requested, _unavailable)
 
 
 @contextlib.contextmanager
