@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
-from typing import Sequence
+from typing import Callable, Sequence
 
 ROW_HEIGHT = 26
 MARGIN = 2.0  # percent left free on either side of the largest value
@@ -38,7 +38,7 @@ def _line(row: Row, drawing: str) -> str:
     )
 
 
-def _whisker(row: Row, place) -> str:
+def _whisker(row: Row, place: Callable[[float], float]) -> str:
     if row.low is None or row.high is None:
         return ""
     low, high, middle = _percent(place(row.low)), _percent(place(row.high)), ROW_HEIGHT / 2
@@ -93,9 +93,10 @@ def logarithmic(rows: Sequence[Row], bound: float | None = None) -> str:
         for x in (_percent(place(10.0**decade)) for decade in range(bottom, top + 1))
     )
     if bound:
-        grid += f'<line class="rule" x1="{_percent(place(bound))}" x2="{_percent(place(bound))}" y1="0" y2="{ROW_HEIGHT}"/>'
+        limit = _percent(place(bound))
+        grid += f'<line class="rule" x1="{limit}" x2="{limit}" y1="0" y2="{ROW_HEIGHT}"/>'
     lines = [
         _line(row, f'{grid}<circle cx="{_percent(place(row.value))}" cy="{ROW_HEIGHT / 2}" r="4.5"/>') for row in rows
     ]
-    ends = f'<span>1e{bottom}</span><span>1e{top}</span>'
-    return "".join(lines) + f'<div class="row"><span class="label"></span><div class="axis">{ends}</div><span class="value"></span></div>'
+    axis = f'<div class="axis"><span>1e{bottom}</span><span>1e{top}</span></div>'
+    return "".join(lines) + f'<div class="row"><span class="label"></span>{axis}<span class="value"></span></div>'

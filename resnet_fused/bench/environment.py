@@ -69,12 +69,17 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def cpu_count() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe(threads: int | None = None) -> dict[str, Any]:
     """Everything above in one JSON-ready dictionary."""
     return {
         "versions": versions(),
         "cpu_model": cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "cpu_extension": extension_facts("cpu"),

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import photographs
 from .requirements import require
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -44,20 +43,33 @@ class Job:
         return passes * GIGA_MACS[self.model] * self.batch * (self.image / 224) ** 2
 
 
-def build_model(job: Job, weights: str | None = None) -> nn.Module:
-    """torchvision's model in float32 NCHW; with ``weights`` (a state_dict file), those weights."""
+@dataclass
+class Start:
+    """What every contender starts from: weights, and the batch in contiguous NCHW with its labels."""
+
+    state: dict[str, Tensor]
+    images: Tensor
+    labels: Tensor
+
+
+def build_model(job: Job, state: dict[str, Tensor] | None = None) -> nn.Module:
+    """torchvision's model in float32 NCHW, with weights drawn from the job's seed or those of ``state``."""
     models = require("torchvision.models", "torchvision", "the benchmark's models")
     torch.manual_seed(job.seed)
     model = getattr(models, job.model)(weights=None)
-    if weights is not None:
-        model.load_state_dict(torch.load(weights, weights_only=True))
+    if state is not None:
+        model.load_state_dict(state)
     return model.train(job.training)
 
 
-def build_batch(job: Job, memory_format: torch.memory_format) -> tuple[Tensor, Tensor]:
-    """The photographs [batch, 3, image, image] in ``memory_format`` and their labels."""
-    images, labels = photographs.batch(job.batch, job.image)
-    return images.contiguous(memory_format=memory_format), labels
+def save_start(start: Start, path: str) -> None:
+    """Write it once, so that the contenders share it and need not load the photographs' packages."""
+    torch.save({"state": start.state, "images": start.images, "labels": start.labels}, path)
+
+
+def load_start(path: str) -> Start:
+    """Read what ``save_start`` wrote."""
+    return Start(**torch.load(path, weights_only=True))
 
 
 def run_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from . import job as jobs
+from . import job as jobs, photographs
 from .job import Job
 from .verdict import Errors
 
@@ -75,21 +75,23 @@ def settle_running_statistics(model: nn.Module, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def prepare(job: Job, weights: str, exact_file: str) -> dict:
-    """Write the common weights and the float64 answer; return eager float32's errors and the scales."""
+def prepare(job: Job, start_file: str, exact_file: str) -> dict:
+    """Write the common start and the float64 answer; return eager float32's errors and the scales."""
     count = check_images(job)
-    check = replace(job, batch=count)
     model = jobs.build_model(job)
-    images, labels = jobs.build_batch(check, torch.contiguous_format)
+    batch, targets = photographs.batch(job.batch, job.image)
+    images, labels = batch[:count], targets[:count]
     if not job.training:
         settle_running_statistics(model, images)
-    torch.save(model.state_dict(), weights)
+    # A copy, because the model turns float64 in place and its buffers move.
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    jobs.save_start(jobs.Start(state, batch, targets), start_file)
 
     exact = answer(model.double(), images.double(), labels)
     torch.save({"outputs": exact.outputs, "gradients": exact.gradients}, exact_file)
     eager = {}
     for layout, memory_format in LAYOUTS.items():
-        single = jobs.build_model(job, weights).to(memory_format=memory_format)
+        single = jobs.build_model(job, state).to(memory_format=memory_format)
         eager[layout] = asdict(errors_of(answer(single, images.contiguous(memory_format=memory_format), labels), exact))
     return {
         "images": count,

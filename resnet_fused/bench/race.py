@@ -12,7 +12,7 @@ from . import contenders, oracle
 from .job import Job
 from .process import WorkerFailed, WorkerProcess
 
-WARM_UPS = 2  # the first allocates and compiles, the second shows a steady step
+WARM_UPS = 2  # the first allocates and compiles, the second shows a steady step; on a slow machine only the first
 MOST_ROUNDS = 30
 SLOWEST_START = 120.0  # seconds for imports and for building a model, on a busy machine
 SLOWEST_COMPILATION = 1800.0  # seconds, where no budget says less
@@ -84,12 +84,16 @@ class _Track:
             self.workers[entry.spec].close()
             return None
 
-    def warm_up(self, weights: str) -> None:
+    def warm_up(self, start_file: str) -> None:
         for entry in self.entries:
             self.ask(entry, "hello", SLOWEST_START)
         for entry in self.running():
-            self.ask(entry, "prepare", SLOWEST_START, job=asdict(self.job), contender=entry.spec, weights=weights)
-        for _ in range(WARM_UPS):
+            self.ask(entry, "prepare", SLOWEST_START, job=asdict(self.job), contender=entry.spec, start_file=start_file)
+        for turn in range(WARM_UPS):
+            first_steps = sorted(entry.warm_ups[0] for entry in self.running() if entry.warm_ups)
+            # What must follow costs about four rounds: one that counts, saved bytes, the check, and this warm-up.
+            if turn > 0 and first_steps and self.left() < 4 * len(first_steps) * first_steps[len(first_steps) // 2]:
+                return
             for entry in self.running():
                 patience = min(SLOWEST_COMPILATION, max(SLOWEST_START, self.left()))
                 seconds = self.ask(entry, "step", patience)
@@ -128,13 +132,13 @@ def run_race(job: Job, specs: Sequence[str], budget: float, most_rounds: int | N
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="resnet-fused-") as folder:
-        weights, exact_file = os.path.join(folder, "weights.pt"), os.path.join(folder, "exact.pt")
+        start_file, exact_file = os.path.join(folder, "start.pt"), os.path.join(folder, "exact.pt")
         with _Track(job, specs, start + budget, progress) as track:
             progress("float64 reference")
             timeout = SLOWEST_START + 20 * oracle.CHECK_SECONDS
-            answer = track.oracle.ask("oracle", timeout, job=asdict(job), weights=weights, exact_file=exact_file)
+            answer = track.oracle.ask("oracle", timeout, job=asdict(job), start_file=start_file, exact_file=exact_file)
             track.oracle.close()  # its memory is not needed any more
-            track.warm_up(weights)
+            track.warm_up(start_file)
             rounds = track.run_rounds(most_rounds or MOST_ROUNDS)
             track.finish(exact_file, answer["images"])
     return Race(job, answer, track.entries, rounds, time.monotonic() - start)

@@ -35,7 +35,7 @@ def speedup_chart(job: dict[str, Any]) -> str:
     """The subject's paired ratios to its peers."""
     labels = {row["name"]: row["label"] for row in job["contenders"]}
     return charts.ratios([
-        Row(f"over {labels[s['over']]}", s["median"], table.times(s), "ours", s["p20"], s["p80"])
+        Row(labels[s["over"]], s["median"], table.times(s), "ours", s["p20"], s["p80"])
         for s in job["speedups"]
     ])
 
@@ -53,17 +53,16 @@ def saved_chart(job: dict[str, Any]) -> str:
 def memory_chart(job: dict[str, Any]) -> str:
     """Growth of the resident set over its size before the first step."""
     return charts.bars([
-        Row(row["label"], row["peak_rss_growth_bytes"], f"{table.mebibytes(row['peak_rss_growth_bytes'])} MiB", _kind(row))
+        Row(row["label"], growth, f"{table.mebibytes(growth)} MiB", _kind(row))
         for row in _measured(job)
+        if (growth := row["peak_rss_growth_bytes"]) is not None
     ])
 
 
 def error_chart(job: dict[str, Any], key: str, bound: float | None) -> str:
     """One of the errors against float64, logarithmic."""
-    return charts.logarithmic(
-        [Row(row["label"], row[key], table.error(row[key]), _kind(row)) for row in _measured(job) if row[key] is not None],
-        bound,
-    )
+    rows = [row for row in _measured(job) if row[key] is not None]
+    return charts.logarithmic([Row(row["label"], row[key], table.error(row[key]), _kind(row)) for row in rows], bound)
 
 
 def verdict_sentence(job: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def job_view(job: dict[str, Any]) -> dict[str, Any]:
     faster = {speedup["over"]: speedup for speedup in job["speedups"]}
     return {
         "job": job,
-        "heading": table.heading(job),
+        "caution": table.few_rounds(job),
         "header": table.HEADER,
         "rows": [(row, table.row_of(row, faster.get(row["name"]))) for row in job["contenders"]],
         "throughput": throughput_chart(job),
@@ -104,7 +103,9 @@ def render(result: dict[str, Any]) -> str:
     """The page for a result as ``resnet-fused bench`` writes it."""
     jinja2 = require("jinja2", "jinja2", "the report page")
     source = resources.files(__package__).joinpath(TEMPLATE).read_text()
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters.update(number=table.number, error=table.error, mebibytes=table.mebibytes)
     return environment.from_string(source).render(
         result=result,

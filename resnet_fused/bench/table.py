@@ -32,18 +32,23 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
         for row in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(line.rstrip() for line in lines)
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 round``, ``2 rounds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def heading(job: dict[str, Any]) -> str:
     """One line that says what was run."""
     return (
         f"{job['model']} {job['mode']}, batch {job['batch']}, {job['image']} x {job['image']}, float32, "
-        f"{job['threads']} threads, {job['rounds']} rounds in {job['seconds']:.0f} s"
+        f"{plural(job['threads'], 'thread')}, {plural(job['rounds'], 'round')} in {job['seconds']:.0f} s"
     )
 
 
@@ -69,7 +74,19 @@ def row_of(row: dict[str, Any], speedup: dict[str, Any] | None) -> list[str]:
     ]
 
 
-HEADER = ("", "img/s (p20-p80)", "fused is", "output err", "grad err", "vs eager", "saved MiB/img", "peak RSS MiB", "growth")
+FEW_ROUNDS = 3  # below, a median and its percentiles say little
+
+
+def few_rounds(job: dict[str, Any]) -> str | None:
+    """A caution where too few rounds fitted the budget for a spread."""
+    if job["rounds"] >= FEW_ROUNDS:
+        return None
+    return f"only {plural(job['rounds'], 'round')}: too few for a spread; give a larger --budget, or --rounds"
+
+
+HEADER = (
+    "", "img/s (p20-p80)", "fused is", "output err", "grad err", "vs eager", "saved MiB/img", "peak RSS MiB", "growth",
+)
 
 
 def job_table(job: dict[str, Any]) -> str:
@@ -82,8 +99,10 @@ def job_table(job: dict[str, Any]) -> str:
         elif row["status"] == "wrong":
             lines.append(f"{row['label']} is WRONG, no speed-up is given: {'; '.join(row['reasons'])}")
         elif row["compile_seconds"] is not None:
-            lines.append(f"{row['label']} compiled for {row['compile_seconds']:.0f} s before its first step (not counted)")
-    lines.append(f"output err: largest error against float64 over {job['check_images']} images; "
+            lines.append(f"{row['label']} compiled for {row['compile_seconds']:.0f} s in its first step (not counted)")
+    if few_rounds(job):
+        lines.append(f"caution: {few_rounds(job)}")
+    lines.append(f"output err: largest error against float64 over {plural(job['check_images'], 'image')}; "
                  f"bound {error(job['output_bound'])}, largest output {number(job['output_scale'])}")
     if job["mode"] == "train":
         nchw = job["eager"]["nchw"]
@@ -100,4 +119,5 @@ def conclusion(job: dict[str, Any]) -> str:
     rates = {row["name"]: row["images_per_second"]["median"] for row in job["contenders"] if row["status"] == "ok"}
     labels = {row["name"]: row["label"] for row in job["contenders"]}
     best = max(job["speedups"], key=lambda speedup: rates[speedup["over"]])
-    return f"{job['model']} {job['mode']}: fused runs at {times(best)} the speed of the fastest peer, {labels[best['over']]}"
+    peer = labels[best["over"]]
+    return f"{job['model']} {job['mode']}: fused runs at {times(best)} the speed of the fastest peer, {peer}"

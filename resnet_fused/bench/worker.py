@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Callable
 
 import torch
@@ -37,20 +37,23 @@ class Runner:
     def hello(self) -> None:
         """Imports are done once this is answered."""
 
-    def oracle(self, job: dict, weights: str, exact_file: str) -> dict:
+    def oracle(self, job: dict, start_file: str, exact_file: str) -> dict:
         """Compute the float64 answer instead of racing."""
         settings = Job(**job)
         torch.set_num_threads(settings.threads)
-        return oracle.prepare(settings, weights, exact_file)
+        return oracle.prepare(settings, start_file, exact_file)
 
-    def prepare(self, job: dict, contender: str, weights: str) -> None:
+    def prepare(self, job: dict, contender: str, start_file: str) -> None:
         """Build the model and the batch; nothing is run yet."""
         self.job = Job(**job)
         torch.set_num_threads(self.job.threads)
         self.contender = contenders.resolve(contender)
-        model = jobs.build_model(self.job, weights).to(memory_format=self.contender.memory_format)
+        start = jobs.load_start(start_file)
+        model = jobs.build_model(self.job, start.state).to(memory_format=self.contender.memory_format)
         self.model = self.contender.prepare(model, self.job)
-        self.images, self.labels = jobs.build_batch(self.job, self.contender.memory_format)
+        self.images = start.images.contiguous(memory_format=self.contender.memory_format)
+        self.labels = start.labels
+        del start, model
         self.resident_before = measure.resident_bytes()
 
     def step(self) -> float:
@@ -75,9 +78,8 @@ class Runner:
 
     def check(self, exact_file: str, images: int) -> dict:
         """Errors of one step on the first ``images`` images against the float64 answer."""
-        self.images, self.labels = jobs.build_batch(replace(self.job, batch=images), self.contender.memory_format)
         with contenders.chosen_backend(self.job):
-            ours = oracle.answer(self.model, self.images, self.labels)
+            ours = oracle.answer(self.model, self.images[:images], self.labels[:images])
         return asdict(oracle.errors_of(ours, oracle.load(exact_file)))
 
 

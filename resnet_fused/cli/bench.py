@@ -15,7 +15,8 @@ from ..bench.process import WorkerFailed
 from ..bench.race import run_race
 from ..bench.requirements import MissingPackage, require
 
-DEFAULT_BUDGET = 270.0  # seconds; leaves the default job half a minute of five for starting and reporting
+DEFAULT_MODELS = ("resnet18", "resnet50")
+DEFAULT_BUDGET = 255  # seconds; of five minutes this leaves some for starting, reporting and a busy machine
 PRIVATE_OPTIONS = ("--json", "--report")  # their values are paths and stay out of the result
 
 
@@ -31,21 +32,26 @@ def add_parser(commands: Any) -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
         "bench", help="race eager, torch.compile and fused", allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Race eager NCHW, eager channels_last, torch.compile and fused on the same weights and the same "
         "real photographs, each in a process of its own, round robin. Exit status 1 if any numbers are wrong.",
     )
     option = parser.add_argument
-    option("--model", nargs="+", choices=MODELS, default=["resnet18", "resnet50"], help="torchvision's models")
-    option("--mode", choices=(*MODES, "both"), default="train", help="a training step (no optimizer) or inference")
-    option("--batch", type=positive, default=16, help="images per step")
-    option("--image", type=positive, default=224, help="height and width of an image")
-    option("--backend", choices=("auto", "reference", "cpu"), default="auto", help="backend of the fused contender")
+    option("--model", nargs="+", choices=MODELS, default=list(DEFAULT_MODELS), metavar="MODEL",
+           help=f"among {', '.join(MODELS)} (default: {' '.join(DEFAULT_MODELS)})")
+    option("--mode", choices=(*MODES, "both"), default="train",
+           help="a training step without optimizer, or inference (default: %(default)s)")
+    option("--batch", type=positive, default=16, metavar="N", help="images per step (default: %(default)s)")
+    option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
+    option("--backend", choices=("auto", "reference", "cpu"), default="auto",
+           help="backend of the fused contender (default: %(default)s)")
     option("--contenders", nargs="+", default=list(contenders.DEFAULT), metavar="NAME",
-           help="who races; NAME=module:function adds your own, a function (model, job) -> module")
-    option("--rounds", type=positive, help="most rounds per job (default: as many as the budget allows)")
-    option("--budget", type=float, help=f"seconds for all jobs together (default {DEFAULT_BUDGET:.0f}; none with --rounds)")
-    option("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="threads of each contender")
+           help=f"who races (default: {' '.join(contenders.DEFAULT)}); NAME=module:function adds your own, "
+           "a function (model, job) -> module")
+    option("--rounds", type=positive, metavar="R", help="most rounds per job (default: as many as the budget allows)")
+    option("--budget", type=positive, metavar="SECONDS",
+           help=f"for all jobs together (default: {DEFAULT_BUDGET}, or no limit with --rounds)")
+    option("--threads", type=positive, default=environment.cpu_count(), metavar="T",
+           help="threads of each contender (default: %(default)s)")
     option("--json", metavar="FILE", help="write the result as JSON")
     option("--report", metavar="DIR", help="write a report page, DIR/index.html, and DIR/result.json")
     parser.set_defaults(run=run, parser=parser)

@@ -1,0 +1,43 @@
+"""Bytes saved for backward against a count by hand, and the errors against float64."""
+
+import torch
+from torch import nn
+
+from resnet_fused.bench import measure, oracle
+from resnet_fused.bench.oracle import Answer
+
+
+def test_saved_bytes_count_each_storage_once_and_leave_parameters_out():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10))
+    images, labels = torch.randn(2, 3, 4, 4), torch.tensor([1, 2])
+    # conv saves its input; ReLU its result, which Linear saves again as a view; cross entropy: log softmax, labels
+    # and the total weight, a scalar.
+    expected = 4 * (2 * 3 * 16) + 4 * (2 * 8 * 16) + 4 * (2 * 10) + 8 * 2 + 4
+    assert measure.saved_for_backward(model, images, labels) == expected
+
+
+def test_peak_is_at_least_what_is_resident():
+    assert measure.peak_resident_bytes() >= measure.resident_bytes() * 0.99 > 2**20
+
+
+def test_not_finite_is_none():
+    exact = torch.zeros(2, dtype=torch.float64)
+    assert oracle.largest_error(torch.tensor([0.0, float("nan")]), exact) is None
+    assert oracle.largest_error(torch.tensor([0.0, float("inf")]), exact) is None
+    assert oracle.largest_error(torch.tensor([0.5, -2.0]), exact) == 2.0
+
+
+def test_a_gradient_that_is_not_there_has_no_error():
+    exact = Answer(torch.zeros(1, dtype=torch.float64), {"a": torch.ones(1).double(), "b": torch.ones(1).double()})
+    errors = oracle.errors_of(Answer(torch.zeros(1), {"a": torch.tensor([1.5])}), exact)
+    assert errors.gradients == {"a": 0.5}
+
+
+def test_running_statistics_become_the_images_own():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    images = torch.randn(2, 3, 5, 5) * 3 + 1
+    oracle.settle_running_statistics(model, images)
+    with torch.no_grad():
+        y = model(images)
+    assert torch.allclose(y.mean((0, 2, 3)), torch.zeros(4), atol=1e-5) and not model.training
+    assert model[1].momentum == 0.1

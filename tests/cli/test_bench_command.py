@@ -1,0 +1,193 @@
+"""``resnet-fused bench`` end to end on a tiny job, and its parts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchvision")
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+
+from resnet_fused.bench import report, result, table  # noqa: E402
+from resnet_fused.bench.requirements import MissingPackage, require  # noqa: E402
+from resnet_fused.cli import build_parser, main  # noqa: E402
+from resnet_fused.cli import bench as command  # noqa: E402
+
+BROKEN = Path(__file__).parents[1] / "bench"
+TINY = ["bench", "--model", "resnet18", "--batch", "2", "--image", "64", "--rounds", "2", "--threads", "1"]
+
+
+def run(folder, *arguments):
+    """The command in a process of its own, with the broken contenders importable: status, output, JSON, page."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(BROKEN), os.environ.get("PYTHONPATH", "")]))
+    outputs = ["--json", str(folder / "r.json"), "--report", str(folder)]
+    line = [sys.executable, "-m", "resnet_fused", *TINY, *arguments, *outputs]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    assert (folder / "r.json").exists(), done.stderr
+    return done, json.loads((folder / "r.json").read_text()), (folder / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A training race in which one contender is wrong, one raises and one dies."""
+    mine = [f"{name}=broken_contenders:{name}" for name in ("wrong", "raises", "dies")]
+    return run(tmp_path_factory.mktemp("broken"), "--contenders", "channels_last", "fused", *mine)
+
+
+@pytest.fixture(scope="module")
+def wrong_subject(tmp_path_factory):
+    """An inference race in which the fused contender's place is taken by a wrong one."""
+    return run(tmp_path_factory.mktemp("wrong"), "--mode", "infer",
+               "--contenders", "nchw", "fused=broken_contenders:wrong")
+
+
+def contender(outcome, name):
+    return next(row for row in outcome["jobs"][0]["contenders"] if row["name"] == name)
+
+
+def test_json_is_complete(broken):
+    _, outcome, _ = broken
+    assert outcome["schema"] == result.SCHEMA and outcome["environment"]["cpu_model"]
+    assert outcome["environment"]["versions"]["torch"] and outcome["environment"]["threads"] == 1
+    job = outcome["jobs"][0]
+    assert (job["model"], job["mode"], job["batch"], job["image"], job["rounds"]) == ("resnet18", "train", 2, 64, 2)
+    assert job["check_images"] == 2 and set(job["eager"]) == {"nchw", "channels_last"}
+    for name in ("channels_last", "fused"):
+        row = contender(outcome, name)
+        assert row["status"] == "ok" and row["reasons"] == []
+        assert len(row["round_seconds"]) == 2 and min(row["round_seconds"]) > 0
+        rate = row["images_per_second"]
+        assert 0 < rate["p20"] <= rate["median"] <= rate["p80"]
+        assert 0 < row["output_error"] <= job["output_bound"] and 0 < row["gradient_error"] < 0.1
+        assert row["peak_rss_bytes"] > row["peak_rss_growth_bytes"] >= 0
+
+
+def test_eager_errors_are_those_of_the_oracles_own_eager_runs(broken):
+    _, outcome, _ = broken
+    assert contender(outcome, "channels_last")["gradient_ratio"] == pytest.approx(1, rel=0.2)
+
+
+def test_fused_saves_less_for_backward(broken):
+    _, outcome, _ = broken
+    saved = [contender(outcome, name)["saved_for_backward_bytes_per_image"] for name in ("fused", "channels_last")]
+    assert saved[0] < 0.7 * saved[1]
+
+
+def test_nothing_private_is_in_the_result(broken):
+    done, outcome, page = broken
+    text = json.dumps(outcome)
+    assert os.uname().nodename not in text and str(BROKEN) not in text + page
+    assert "--json" not in outcome["command"] and "--report" not in outcome["command"]
+    assert "/secret/place" not in text + page + done.stdout
+
+
+def test_wrong_contender_gets_no_speedup_and_fails_the_command(broken):
+    done, outcome, page = broken
+    assert done.returncode == 1
+    assert contender(outcome, "wrong")["status"] == "wrong" and contender(outcome, "wrong")["reasons"]
+    assert [speedup["over"] for speedup in outcome["jobs"][0]["speedups"]] == ["channels_last"]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("wrong "))
+    assert "wrong" in line.split()[2:6] and not re.search(r"\dx", line)
+    assert "wrong is wrong and gets no speed-up" in page
+
+
+def test_failing_contenders_are_named_and_the_others_go_on(broken):
+    done, outcome, page = broken
+    assert contender(outcome, "raises")["error"] == "RuntimeError: cannot open kernel.so"
+    assert "exit status 7" in contender(outcome, "dies")["error"]
+    for text in ("raises failed: RuntimeError: cannot open", "dies failed: the process ended with exit status 7"):
+        assert text in done.stdout and text in page
+
+
+def test_wrong_subject_gets_no_speedup_at_all(wrong_subject):
+    done, outcome, page = wrong_subject
+    assert done.returncode == 1 and outcome["jobs"][0]["speedups"] == []
+    assert not re.search(r"\d\.\d+x", done.stdout) and not re.search(r"\d\.\d+x", page)
+    assert "fused is wrong on resnet18 infer" in done.stdout
+    assert contender(outcome, "nchw")["status"] == "ok"
+
+
+def test_report_holds_the_numbers_of_the_json(broken):
+    done, outcome, page = broken
+    assert "http" not in page.replace("http-equiv", "")  # self-contained
+    for job in outcome["jobs"]:
+        for row in job["contenders"]:
+            for seconds in row["round_seconds"]:
+                assert f"{seconds:.3f}" in page
+            if row["status"] == "failed":
+                continue
+            for key in ("output_error", "gradient_error"):
+                assert table.error(row[key]) in page
+            for key in ("median", "p20", "p80"):
+                assert table.number(row["images_per_second"][key]) in page
+            for key in ("saved_for_backward_bytes_per_image", "peak_rss_bytes", "peak_rss_growth_bytes"):
+                assert table.mebibytes(row[key]) in page
+            assert table.number(row["gradient_ratio"], 2) in page
+        for speedup in job["speedups"]:
+            assert table.times(speedup) in page and table.times(speedup) in done.stdout
+        assert table.error(job["output_bound"]) in page
+    for version in filter(None, outcome["environment"]["versions"].values()):
+        assert version in page
+
+
+def test_command_ends_with_the_place_of_the_report(broken):
+    done, _, _ = broken
+    assert re.fullmatch(r"report: .*index\.html", done.stdout.splitlines()[-1])
+
+
+def test_losses_are_shown_as_losses():
+    spread = {"median": 0.8, "p20": 0.7, "p80": 0.9}
+    row = {"status": "ok", "images_per_second": {"median": 1.0}, "saved_for_backward_bytes_per_image": None}
+    job = {"model": "resnet18", "mode": "infer", "speedups": [{"over": "nchw", **spread}], "contenders": [
+        {"name": "nchw", "label": "eager NCHW", **row}, {"name": "fused", "label": "fused", **row}]}
+    assert not report.verdict_sentence(job)["won"] and report.verdict_sentence(job)["ratio"] == "0.80x"
+    assert "0.80x" in table.conclusion(job)
+
+
+def test_public_command_leaves_output_paths_out():
+    typed = ["bench", "--json", "/home/me/r.json", "--batch", "2", "--report=/home/me/r", "--image", "64"]
+    assert command.public_command(typed) == "resnet-fused bench --batch 2 --image 64"
+
+
+def test_budget_is_shared_by_arithmetic_and_start_up():
+    options = build_parser().parse_args(["bench"])
+    jobs = command.jobs_of(options)
+    shares = list(command.budgets(jobs, 240.0))
+    assert [job.model for job in jobs] == ["resnet18", "resnet50"]
+    assert 60 < shares[0] < 120 and shares[1] == pytest.approx(240, abs=1)  # nothing was spent in between
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--contenders", "nobody"], "unknown contender 'nobody'"),
+    (["--contenders", "x=nothing"], "NAME=module:function"),
+    (["--contenders", "x=no_such_module:f"], "no_such_module"),
+    (["--contenders", "nchw", "nchw"], "a name of its own"),
+    (["--batch", "0"], "at least 1"),
+])
+def test_wrong_usage_is_said_before_anything_runs(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *arguments])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_missing_package_says_how_to_install_it():
+    with pytest.raises(MissingPackage, match=r"pip install 'resnet-fused\[bench\]'"):
+        require("no_such_package_at_all", "no-such-package", "this test")
+
+
+def test_write_is_atomic(tmp_path, monkeypatch):
+    target = tmp_path / "r.json"
+    result.write_atomically(str(target), "old")
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        result.write_atomically(str(target), "new")
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
