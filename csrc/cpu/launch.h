@@ -36,10 +36,8 @@ class ScratchMemory {
   ScratchMemory(int64_t chunks, int64_t channels, int64_t bytes_per_slot) {
     constexpr int64_t kLine = 64;  // chunks do not share cache lines, and hold a vector of lanes
     scratch_.slots = (channels + kLine - 1) / kLine * kLine;
-    if (scratch_.slots == 0) {
-      scratch_.slots = kLine;
-    }
-    scratch_.stride = scratch_.slots * bytes_per_slot;
+    scratch_.slots += kLine / 2;  // arrays a multiple of 4 KiB apart would share the cache's sets
+    scratch_.stride = (scratch_.slots * bytes_per_slot + kLine - 1) / kLine * kLine;
     memory_.reset(static_cast<char*>(std::aligned_alloc(kLine, chunks * scratch_.stride)));
     if (!memory_) {
       throw std::bad_alloc();

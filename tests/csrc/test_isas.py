@@ -23,6 +23,7 @@ SHAPES = [
     _pointwise(5, 1, 1, N=7),
     _pointwise(17, 7, 9),  # one lane more than a vector of 16 floats
     _pointwise(70, 5, 37),
+    _pointwise(1100, 3, 3),  # rows longer than a page are taken four at a time
 ]
 
 

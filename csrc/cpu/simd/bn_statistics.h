@@ -39,29 +39,45 @@ struct StatisticsBody {
         : n(n), inverse(1 / n), keep(known / (known + n)), add(n / (known + n)), cross(known * add) {}
   };
 
-  RF_MEMBER void merge(int64_t c, const Weights& w, double s, double q) {
-    double tile_mean = pivot[c] + s * w.inverse;
-    double tile_m2 = q - s * s * w.inverse;
-    tile_m2 = tile_m2 < 0 ? 0 : tile_m2;
-    double delta = tile_mean - mean[c];
-    m2[c] += tile_m2 + delta * delta * w.cross;
+  // The tile's sum s and square q of the channels c to c + N, whose pivots they are taken from.
+  template <int N>
+  RF_MEMBER void merge(int64_t c, const Weights& w, Vec<double, N> s, Vec<double, N> q) {
+    using V = Vec<double, N>;
+    V known_mean = load<N>(mean + c);
+    V tile_mean = __builtin_convertvector(load<N>(pivot + c), V) + s * w.inverse;
+    V tile_m2 = q - s * s * w.inverse;
+    V delta = tile_mean - known_mean;
+    store<N>(m2 + c, load<N>(m2 + c) + zero_up_to(V{}, tile_m2, tile_m2) + delta * delta * w.cross);
     // The weighted form, not mean + delta * add: an infinite mean stays infinite.
-    mean[c] = w.keep * mean[c] + w.add * tile_mean;
-    count[c] += w.n;
-    A rounded = (A)mean[c];
-    pivot[c] = rounded - rounded == 0 ? rounded : A(0);
+    V merged = w.keep * known_mean + w.add * tile_mean;
+    store<N>(mean + c, merged);
+    store<N>(count + c, load<N>(count + c) + w.n);
+    Vec<A, N> rounded = __builtin_convertvector(merged, Vec<A, N>);
+    store<N>(pivot + c, rounded - rounded == 0 ? rounded : Vec<A, N>{});
+  }
+
+  template <int N>
+  RF_MEMBER void drain_rows(int64_t c, const Weights& w) {
+    using V = Vec<double, N>;
+    merge<N>(c, w, __builtin_convertvector(load<N>(sum + c), V), __builtin_convertvector(load<N>(square + c), V));
+    store<N>(sum + c, Vec<A, N>{});
+    store<N>(square + c, Vec<A, N>{});
   }
 
   RF_MEMBER void drain(Rows, int64_t rows) {
+    constexpr int L = kLanes<double>;
     Weights w(count[0], (double)rows);
-    for (int64_t c = 0; c < channels; ++c) {
-      merge(c, w, sum[c], square[c]);
-      sum[c] = square[c] = 0;
+    int64_t c = 0;
+    for (; c + L <= channels; c += L) {
+      drain_rows<L>(c, w);
+    }
+    for (; c < channels; ++c) {
+      drain_rows<1>(c, w);
     }
   }
   RF_MEMBER void drain(Planes, int64_t c, int64_t elements) {
-    double s = drain_lanes(sum), q = drain_lanes(square);
-    merge(c, Weights(count[c], (double)elements), s, q);
+    Vec<double, 1> s{drain_lanes(sum)}, q{drain_lanes(square)};
+    merge<1>(c, Weights(count[c], (double)elements), s, q);
   }
 };
 

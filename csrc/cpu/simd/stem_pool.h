@@ -131,13 +131,15 @@ struct StemPool {
     constexpr int L = kLanes<A>;
     for (int64_t plane = begin; plane < end; ++plane) {
       for (int64_t p = 0; p < s.out_height; ++p) {
-        int64_t q = 0;
+        // Column 0 has no left neighbour. The last vector may overlap the one before: it writes the same.
+        int64_t q = 0, inside = minimum(s.out_width, s.width / 2);
         if (s.out_width > 0) {
           columns<1>(plane, p, q++);
         }
-        // The vector's last load ends at column 2 * q + 2 * L - 1.
-        for (; q + L <= s.out_width && 2 * (q + L) <= s.width; q += L) {
+        while (q < inside && inside > L) {
+          q = minimum(q, inside - L);
           columns<L>(plane, p, q);
+          q += L;
         }
         for (; q < s.out_width; ++q) {
           columns<1>(plane, p, q);

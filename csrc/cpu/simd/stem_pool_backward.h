@@ -126,9 +126,14 @@ struct StemPoolBackward {
     for (int64_t plane = begin; plane < end; ++plane) {
       for (int64_t h = 0; h < s.height; ++h) {
         Windows windows(h, s.out_height);
-        int64_t q = 0;
-        for (; q + L < s.out_width; q += L) {
+        int64_t q = 0, inside = s.out_width - 1;  // of which the next column exists too
+        for (; q + L <= inside; q += L) {
           pairs<L>(plane, h, windows, q);
+        }
+        if (MODE == StemMode::kApply && q < inside && inside >= L) {  // overlaps the one before: it writes the same
+          q = inside - L;
+          pairs<L>(plane, h, windows, q);
+          q = inside;
         }
         for (int64_t w = 2 * q; w < s.width; ++w) {
           single(plane, h, windows, w);

@@ -26,8 +26,9 @@ struct Planes {
 };
 
 constexpr int kUnroll = 4;
-constexpr int64_t kTileRows = 32;       // rows summed in the accumulation type before it is
-constexpr int64_t kTileElements = 2048; // added to the double total; elements of a plane
+// So much is summed in the accumulation type before it is added to the double total.
+constexpr int64_t kTileRows = 64;
+constexpr int64_t kTileElements = 2048;  // of a plane
 
 template <typename A, int R, typename Body>
 RF_INLINE void sweep_row(Body& body, int64_t offset, int64_t channels) {
@@ -41,11 +42,17 @@ RF_INLINE void sweep_row(Body& body, int64_t offset, int64_t channels) {
   }
 }
 
+// Row by row, in the order of memory: the hardware prefetcher follows one stream in a page. Only rows longer than
+// that can be taken together, which they should: their constants and sums no longer fit the first-level cache.
+constexpr int64_t kPage = 4096;
+
 template <typename A, typename Body>
 RF_INLINE void sweep_rows(Body& body, int64_t begin, int64_t end, int64_t channels) {
   int64_t row = begin;
-  for (; row + kUnroll <= end; row += kUnroll) {
-    sweep_row<A, kUnroll>(body, row * channels, channels);
+  if (channels * (int64_t)sizeof(A) > kPage) {
+    for (; row + kUnroll <= end; row += kUnroll) {
+      sweep_row<A, kUnroll>(body, row * channels, channels);
+    }
   }
   for (; row < end; ++row) {
     sweep_row<A, 1>(body, row * channels, channels);
@@ -113,13 +120,21 @@ RF_INLINE AffineRows<A> affine_rows(const void* affine, int64_t channels) {
   return {p, p + channels, p + 2 * channels, p + 3 * channels};
 }
 
-// sum over the lanes of a slot vector, in double, and reset of the slots
+// The sum over the lanes of a slot vector, in double, by halves; resets the slots.
 template <typename A>
 RF_INLINE double drain_lanes(A* slots) {
-  double total = 0;
-  for (int i = 0; i < kLanes<A>; ++i) {
-    total += slots[i];
+  constexpr int L = kLanes<A>;
+  double sums[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    sums[i] = slots[i];
     slots[i] = 0;
   }
-  return total;
+  for (int half = L / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      sums[i] += sums[i + half];
+    }
+  }
+  return sums[0];
 }
