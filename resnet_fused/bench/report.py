@@ -79,6 +79,8 @@ def verdict_sentence(job: dict[str, Any]) -> dict[str, Any]:
     if subject["saved_for_backward_bytes_per_image"] and peer["saved_for_backward_bytes_per_image"]:
         part = subject["saved_for_backward_bytes_per_image"] / peer["saved_for_backward_bytes_per_image"]
         text += f"; it saves {part:.2f} times that peer's bytes for backward"
+    if table.few_rounds(job):
+        text += f"; {table.plural(job['rounds'], 'round')} only"
     return {"name": name, "ratio": f"{best['median']:.2f}x", "text": text, "won": best["median"] >= 1}
 
 

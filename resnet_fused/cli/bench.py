@@ -70,7 +70,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 def budgets(jobs: Sequence[Job], total: float) -> Iterator[float]:
     """What each job may take: a part by its arithmetic plus an equal part for start-up, of what is left by then."""
     end = time.monotonic() + total
-    weights = [job.giga_macs + 100 for job in jobs]  # compiling costs about as much as 100 GMAC
+    weights = [job.giga_macs + 20 for job in jobs]  # starting costs as much as 20 GMAC, whatever the model
     for i, weight in enumerate(weights):
         yield max(1.0, end - time.monotonic()) * weight / sum(weights[i:])
 

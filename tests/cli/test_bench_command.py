@@ -143,9 +143,10 @@ def test_command_ends_with_the_place_of_the_report(broken):
 def test_losses_are_shown_as_losses():
     spread = {"median": 0.8, "p20": 0.7, "p80": 0.9}
     row = {"status": "ok", "images_per_second": {"median": 1.0}, "saved_for_backward_bytes_per_image": None}
-    job = {"model": "resnet18", "mode": "infer", "speedups": [{"over": "nchw", **spread}], "contenders": [
+    job = {"model": "resnet18", "mode": "infer", "rounds": 1, "speedups": [{"over": "nchw", **spread}], "contenders": [
         {"name": "nchw", "label": "eager NCHW", **row}, {"name": "fused", "label": "fused", **row}]}
     assert not report.verdict_sentence(job)["won"] and report.verdict_sentence(job)["ratio"] == "0.80x"
+    assert "1 round only" in report.verdict_sentence(job)["text"]
     assert "0.80x" in table.conclusion(job)
 
 
