@@ -7,7 +7,7 @@ from torchvision.models import resnet
 
 import resnet_fused
 
-from problems import BATCH, BLOCKS
+from workloads import BATCH, BLOCKS
 
 
 def build(module, block):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import resnet_fused  # noqa: F401  registers torch.ops.resnet_fused
 
-from problems import ACTIVATIONS, BATCH, CONVOLUTIONS, STEM
+from workloads import ACTIVATIONS, BATCH, CONVOLUTIONS, STEM
 
 EPS = 1e-5
 ops = torch.ops.resnet_fused
