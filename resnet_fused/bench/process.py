@@ -31,6 +31,7 @@ class WorkerProcess:
             start_new_session=True,  # so that closing reaches the compile workers torch.compile starts
         )
         self._buffer = b""
+        self._closed = False
 
     def send(self, do: str, **arguments: Any) -> None:
         """Write one request."""
@@ -66,7 +67,10 @@ class WorkerProcess:
         return self.receive(timeout)
 
     def close(self) -> None:
-        """End the process and everything it started."""
+        """End the process and everything it started; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
