@@ -85,6 +85,11 @@ def test_backward_masks_where_forward_did(dtype, layout, isa):
     x = (root + steps * torch.finfo(acc).eps * root.abs() / 2).contiguous(memory_format=FORMATS[layout])
     cpu, ones = ops.get("cpu"), torch.ones_like(x)
     y = cpu.bn_apply(x, affine, True)
+    if isa != "portable" and acc == torch.float32:
+        # A fused multiply-add has the sign of the exact value, which float64 holds: products have 48 bits.
+        column = [row.double().view(1, C, 1, 1) for row in (scale, shift)]
+        difference = (x - mean.view(1, C, 1, 1)).double()
+        assert_bit_equal(y > 0, difference * column[0] + column[1] > 0)
     passed = cpu.bn_backward_reduce(ones, None, x, affine, True)
     assert_bit_equal(passed[0], (y > 0).sum((0, 2, 3)).to(acc))
     means = torch.zeros(2, C, dtype=acc)

@@ -103,7 +103,8 @@ RF_INLINE void store_index(uint8_t* p, Vec<Int<A>, N> index) {
 
 // a * b + c, fused where the target has the instruction, in the vector as in the single lane:
 // the ReLU mask of the backward pass must not depend on which of them computed it.
-#if defined(__FMA__)
+// (Not __FMA__: GCC 12 does not define it for a target that a pragma sets.)
+#if RESNET_FUSED_VECTOR_BYTES > 16
 RF_INLINE Vec<float, 1> fma(Vec<float, 1> a, Vec<float, 1> b, Vec<float, 1> c) {
   return Vec<float, 1>{__builtin_fmaf(a[0], b[0], c[0])};
 }
