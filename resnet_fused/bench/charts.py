@@ -1,17 +1,22 @@
-"""Charts as inline SVG with positions in percent: they follow the page's width while their text keeps its size.
+"""Charts of the report, drawn by matplotlib as inline SVG.
 
-Colours and text sizes come from the page's style sheet through the classes ``ours``, ``peer`` and ``control``.
+Text, axes and whiskers take the page's text colour (`currentColor`), so that the charts follow light and dark.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
-from html import escape
-from typing import Callable, Sequence
+from typing import Sequence
 
-ROW_HEIGHT = 26
-MARGIN = 2.0  # percent left free on either side of the largest value
+from .requirements import require
+
+COLOURS = {"ours": "#2a8fbd", "peer": "#8c96a5"}  # legible on white and on black
+INK = "#010203"  # stands for the page's text colour
+WIDTH = 8.4  # inches
+ROW_HEIGHT = 0.3
+SCALE_HEIGHT = 0.28  # below the rows, for the scale
 
 
 @dataclass(frozen=True)
@@ -26,77 +31,77 @@ class Row:
     high: float | None = None
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * min(1.0, max(0.0, fraction)):.2f}%"
+class _Chart:
+    """A horizontal chart with a row's label on the left and its text on the right."""
 
+    def __init__(self, rows: Sequence[Row], scale: float = SCALE_HEIGHT) -> None:
+        figure = require("matplotlib.figure", "matplotlib", "the report's charts")
+        self.rows = rows
+        height = ROW_HEIGHT * len(rows) + scale
+        self.figure = figure.Figure(figsize=(WIDTH, height))
+        self.axes = self.figure.add_axes((0.2, scale / height, 0.56, 1 - scale / height))
+        self.axes.set_ylim(len(rows) - 0.4, -0.6)
+        self.axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        self.axes.tick_params(colors=INK, labelsize=9, length=0)
+        for side in self.axes.spines.values():
+            side.set_visible(False)
+        for y, row in enumerate(rows):
+            self.axes.annotate(row.text, (1.02, y), xycoords=("axes fraction", "data"), va="center", size=9, color=INK)
 
-def _line(row: Row, drawing: str) -> str:
-    svg = f'<svg class="{row.kind}" width="100%" height="{ROW_HEIGHT}" aria-hidden="true">{drawing}</svg>'
-    return (
-        f'<div class="row"><span class="label">{escape(row.label)}</span>{svg}'
-        f'<span class="value">{escape(row.text)}</span></div>'
-    )
+    def colours(self) -> list[str]:
+        return [COLOURS[row.kind] for row in self.rows]
 
+    def whiskers(self) -> None:
+        for y, row in enumerate(self.rows):
+            if row.low is not None and row.high is not None:
+                errors = [[row.value - row.low], [row.high - row.value]]
+                self.axes.errorbar([row.value], [y], xerr=errors, color=INK, capsize=3, linewidth=1)
 
-def _whisker(row: Row, place: Callable[[float], float]) -> str:
-    if row.low is None or row.high is None:
-        return ""
-    low, high, middle = _percent(place(row.low)), _percent(place(row.high)), ROW_HEIGHT / 2
-    caps = "".join(f'<line x1="{x}" x2="{x}" y1="{middle - 4}" y2="{middle + 4}"/>' for x in (low, high))
-    return f'<g class="whisker"><line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>{caps}</g>'
+    def points(self) -> None:
+        self.axes.scatter([row.value for row in self.rows], range(len(self.rows)), c=self.colours(), s=36, zorder=3)
+
+    def rule(self, value: float) -> None:
+        self.axes.axvline(value, color=INK, linestyle="--", linewidth=1)
+
+    def svg(self) -> str:
+        rc_context = require("matplotlib", "matplotlib", "the report's charts").rc_context
+        buffer = io.StringIO()
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "resnet_fused", "font.family": "sans-serif"}):
+            self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        text = buffer.getvalue()
+        return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
 def bars(rows: Sequence[Row]) -> str:
     """Horizontal bars from zero, with whiskers where a row has a spread."""
-    largest = max((row.high or row.value for row in rows), default=1.0) or 1.0
-
-    def place(value: float) -> float:
-        return value / largest * (1 - MARGIN / 100)
-
-    return "".join(
-        _line(row, f'<rect x="0" y="5" height="{ROW_HEIGHT - 10}" width="{_percent(place(row.value))}" rx="2"/>'
-              + _whisker(row, place))
-        for row in rows
-    )
+    chart = _Chart(rows, scale=0)
+    chart.axes.barh(range(len(rows)), [row.value for row in rows], height=0.55, color=chart.colours())
+    chart.whiskers()
+    chart.axes.set_xticks([])  # the rows' texts say it all
+    return chart.svg()
 
 
 def ratios(rows: Sequence[Row]) -> str:
     """Points with whiskers on a scale from zero, and a line at 1: right of it is faster."""
-    largest = max([row.high or row.value for row in rows] + [1.0]) * (1 + 2 * MARGIN / 100)
-
-    def place(value: float) -> float:
-        return value / largest
-
-    one = _percent(place(1.0))
-    rule = f'<line class="rule" x1="{one}" x2="{one}" y1="0" y2="{ROW_HEIGHT}"/>'
-    return "".join(
-        _line(row, rule + _whisker(row, place)
-              + f'<circle cx="{_percent(place(row.value))}" cy="{ROW_HEIGHT / 2}" r="4.5"/>')
-        for row in rows
-    )
+    chart = _Chart(rows)
+    chart.whiskers()
+    chart.points()
+    chart.rule(1.0)
+    chart.axes.set_xlim(left=0)
+    return chart.svg()
 
 
 def logarithmic(rows: Sequence[Row], bound: float | None = None) -> str:
-    """Points on a logarithmic scale of whole decades; ``bound`` is drawn as a line that nobody may pass."""
-    positive = [value for value in [*(row.value for row in rows), bound] if value]
+    """Points on a logarithmic scale of whole decades; `bound` is drawn as a line that nobody may pass."""
+    positive = [value for value in (*(row.value for row in rows), bound) if value]
     if not positive:
         return ""
+    chart = _Chart(rows)
+    chart.axes.set_xscale("log")
     bottom = math.floor(math.log10(min(positive)))
-    top = max(bottom + 1, math.ceil(math.log10(max(positive))))
-
-    def place(value: float) -> float:
-        inner = 1 - 2 * MARGIN / 100
-        return MARGIN / 100 + inner * (math.log10(value) - bottom) / (top - bottom) if value > 0 else 0.0
-
-    grid = "".join(
-        f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{ROW_HEIGHT}"/>'
-        for x in (_percent(place(10.0**decade)) for decade in range(bottom, top + 1))
-    )
+    chart.axes.set_xlim(10.0**bottom, 10.0 ** max(bottom + 1, math.ceil(math.log10(max(positive)))))
+    chart.axes.minorticks_off()
+    chart.points()
     if bound:
-        limit = _percent(place(bound))
-        grid += f'<line class="rule" x1="{limit}" x2="{limit}" y1="0" y2="{ROW_HEIGHT}"/>'
-    lines = [
-        _line(row, f'{grid}<circle cx="{_percent(place(row.value))}" cy="{ROW_HEIGHT / 2}" r="4.5"/>') for row in rows
-    ]
-    axis = f'<div class="axis"><span>1e{bottom}</span><span>1e{top}</span></div>'
-    return "".join(lines) + f'<div class="row"><span class="label"></span>{axis}<span class="value"></span></div>'
+        chart.rule(bound)
+    return chart.svg()
