@@ -271,6 +271,11 @@ class Incoming(NamedTuple):
     relu: bool
 
 
+def gradient_of(parameter: Tensor, total: Tensor) -> Tensor:
+    """In the parameter's dtype, on memory of its own: a row of `sums` would be a view, shared with the other row."""
+    return total.to(parameter.dtype, copy=True)
+
+
 def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=(None, None)):
     """dgrad and wgrad of one unit → dx, (dweight, dgamma, dbeta), sums; `wanted` masks (x, weight, gamma, beta)."""
     unit, weight, affine = branch.unit, branch.weight, branch.affine
@@ -298,8 +303,8 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
         dw = dw * scale
     gradients = (
         dw if want_weight else None,
-        None if dgamma is None else dgamma.to(branch.gamma.dtype),
-        None if dbeta is None else dbeta.to(branch.beta.dtype),
+        None if dgamma is None else gradient_of(branch.gamma, dgamma),
+        None if dbeta is None else gradient_of(branch.beta, dbeta),
     )
     return dx, gradients, next_sums
 

@@ -20,6 +20,7 @@ from resnet_fused.autograd.chain import (
     Unit,
     apply,
     frozen_affine,
+    gradient_of,
     output_size,
     pack,
     unit_backward,
@@ -99,7 +100,8 @@ class _StemBackward(torch.autograd.Function):
                 grad, None, None, None, None, False, x, weight, *unit.conv,
                 None, False, False, None, None, wanted[:2],
             )  # fmt: skip
-            gradients = (dw, _cast(sums[1], gamma), _cast(sums[0], beta))
+            rows = ((gamma, sums[1]), (beta, sums[0]))
+            gradients = (dw, *(None if parameter is None else gradient_of(parameter, row) for parameter, row in rows))
         else:
             branch = Branch(unit, weight, gamma, beta, None, affine)
             incoming = Incoming(grad, None, sums, False)
@@ -134,10 +136,6 @@ class _StemBackward(torch.autograd.Function):
     def jvp(ctx, *tangents):
         gradient, primals = _StemBackward._gradient(ctx)
         return eager.jvp(gradient, primals, tangents[3:8])
-
-
-def _cast(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else grad.to(parameter.dtype)
 
 
 def stem(backend: str, unit: Unit, x: Tensor, weight: Tensor, bn: BatchNorm):
