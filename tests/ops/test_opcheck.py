@@ -37,8 +37,10 @@ def test_opcheck(problem, layout, mode):
     assert set(report.values()) == {"SUCCESS"}
 
 
-def _description(t):
-    return t.shape, t.dtype, t.device, t.stride()
+def _description(tensor):
+    # The stride of an axis of one element addresses nothing; aten's own differ between its kernels.
+    strides = tuple(stride for size, stride in zip(tensor.shape, tensor.stride()) if size > 1)
+    return tensor.shape, tensor.dtype, tensor.device, strides
 
 
 @pytest.mark.parametrize("mode", MODES)
