@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -68,12 +69,16 @@ class _Chart:
         buffer = io.StringIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "resnet_fused", "font.family": "sans-serif"}):
             self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        text = buffer.getvalue()
-        return text[text.index("<svg") :].replace(INK, "currentColor")
+        # Within a page, SVG needs neither its description nor its namespaces.
+        text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+        text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
+        return text.replace(INK, "currentColor")
 
 
 def bars(rows: Sequence[Row]) -> str:
-    """Horizontal bars from zero, with whiskers where a row has a spread."""
+    """Horizontal bars from zero, with whiskers where a row has a spread; "" without rows."""
+    if not rows:
+        return ""
     chart = _Chart(rows, scale=0)
     chart.axes.barh(range(len(rows)), [row.value for row in rows], height=0.55, color=chart.colours())
     chart.whiskers()
@@ -82,7 +87,9 @@ def bars(rows: Sequence[Row]) -> str:
 
 
 def ratios(rows: Sequence[Row]) -> str:
-    """Points with whiskers on a scale from zero, and a line at 1: right of it is faster."""
+    """Points with whiskers on a scale from zero, and a line at 1: right of it is faster; "" without rows."""
+    if not rows:
+        return ""
     chart = _Chart(rows)
     chart.whiskers()
     chart.points()
