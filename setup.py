@@ -24,6 +24,11 @@ CXX_FLAGS = ["-O3", "-g0", "-Wall", "-fopenmp", "-ffp-contract=off", "-fvisibili
 
 CPU_SOURCES = [
     "csrc/cpu/bn.cpp",
+    "csrc/cpu/conv.cpp",
+    "csrc/cpu/conv_direct.cpp",
+    "csrc/cpu/conv_grid.cpp",
+    "csrc/cpu/conv_plan.cpp",
+    "csrc/cpu/conv_wgrad.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/isa_avx2.cpp",
     "csrc/cpu/isa_avx512.cpp",
@@ -32,6 +37,8 @@ CPU_SOURCES = [
     "csrc/cpu/stem.cpp",
     "csrc/torch/bn_cpu.cpp",
     "csrc/torch/conv_cpu.cpp",
+    "csrc/torch/conv_engine.cpp",
+    "csrc/torch/conv_library.cpp",
     "csrc/torch/cpu_impl.cpp",
     "csrc/torch/cpu_module.cpp",
     "csrc/torch/library.cpp",

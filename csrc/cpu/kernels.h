@@ -2,12 +2,17 @@
 // units [begin, end) of one chunk: rows (pixels) when channels are last, else planes.
 #pragma once
 
+#include "conv_params.h"
 #include "params.h"
 
 namespace resnet_fused::cpu {
 
 template <typename Params>
 using ChunkFunction = void (*)(const Params& params, int64_t chunk, int64_t begin, int64_t end);
+
+// One task of a convolution, on the worker's own memory.
+template <typename Params>
+using TaskFunction = void (*)(const Params& params, int64_t worker, int64_t task);
 
 struct Kernels {
   ChunkFunction<StatisticsParams> statistics[kDTypes];
@@ -17,6 +22,12 @@ struct Kernels {
   ChunkFunction<MaskAddParams> mask_add[kDTypes];  // units: elements
   ChunkFunction<StemPoolParams> stem_pool[kDTypes];  // units: rows of y, or planes
   ChunkFunction<StemPoolBackwardParams> stem_pool_backward[kDTypes];  // rows of x, or planes
+
+  int64_t micro_rows, micro_columns[kDTypes];  // of the micro-kernel's tile
+  TaskFunction<PackWeightsParams> pack_weights[kDTypes];  // tasks: column tiles
+  TaskFunction<UnpackWeightsParams> unpack_weights[kDTypes];
+  TaskFunction<DirectParams> conv_direct[kDTypes];  // tasks: strips x splits
+  TaskFunction<WgradParams> conv_wgrad[kDTypes];    // one for each worker
 };
 
 namespace portable {

@@ -12,6 +12,18 @@ EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
 
 
+def _rounded_terms(case, result, truth):
+    """Error, relative to `truth`, of a convolution's statistics or sums where its result is rounded to bfloat16.
+
+    Ours and the reference round at different places, so that the results differ by a last bit here and there; of each
+    term that is eps/2 at most, and random: √length of them.
+    """
+    if result.dtype != torch.bfloat16 or not case.operator.startswith("conv_") or truth.dim() != 2:
+        return 0.0
+    relative = result.abs().max().item() / max(truth.abs().max().item(), 1e-30)
+    return torch.finfo(torch.bfloat16).eps / 2 * case.length**0.5 * relative
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", FORMATS)
@@ -26,7 +38,7 @@ def test_against_float64(problem, layout, dtype, mode):
         if b.dtype == torch.uint8:
             assert_bit_equal(a, b)
         else:
-            assert_oracle(a, b, c, case.length, f"result {i}")
+            assert_oracle(a, b, c, case.length, f"result {i}", stored=_rounded_terms(case, ours[0], c))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -18,6 +18,18 @@ namespace {  // internal linkage: no function of this file can stand in for anot
 
 #include "stem_pool_backward.h"
 
+#include "micro_kernel.h"
+
+#include "pack_operand.h"
+
+#include "finish.h"
+
+#include "pack_weights.h"
+
+#include "conv_direct.h"
+
+#include "conv_wgrad.h"
+
 }  // namespace
 
 const Kernels kernels = {
@@ -28,6 +40,12 @@ const Kernels kernels = {
     {mask_add<float>, mask_add<double>, mask_add<bfloat16>},
     {stem_pool<float>, stem_pool<double>, stem_pool<bfloat16>},
     {stem_pool_backward<float>, stem_pool_backward<double>, stem_pool_backward<bfloat16>},
+    kMicroRows,
+    {kMicroColumns<float>, kMicroColumns<double>, kMicroColumns<float>},
+    {pack_weights<float>, pack_weights<double>, pack_weights<bfloat16>},
+    {unpack_weights<float>, unpack_weights<double>, unpack_weights<bfloat16>},
+    {conv_direct<float>, conv_direct<double>, conv_direct<bfloat16>},
+    {conv_wgrad<float>, conv_wgrad<double>, conv_wgrad<bfloat16>},
 };
 
 }  // namespace resnet_fused::cpu::RESNET_FUSED_ISA

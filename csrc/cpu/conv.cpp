@@ -1,0 +1,97 @@
+#include "conv.h"
+
+#include <algorithm>
+
+#include "conv_plan.h"
+#include "conv_result.h"
+#include "launch.h"
+
+namespace resnet_fused::cpu {
+
+int64_t element_size(DType dtype) {
+  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
+}
+
+void Partials::add(int64_t images, int64_t rows, int64_t columns, const Strips& s) {
+  for (int64_t i = 0; i < s.image_strips; ++i) {
+    int64_t n = std::min(s.images, images - i * s.images);
+    for (int64_t j = 0; j < s.row_strips; ++j) {
+      counts_.push_back(n * std::min(s.rows, rows - j * s.rows) * columns);
+    }
+  }
+}
+
+double* Partials::allocate(const Allocate& allocate) {
+  if (wanted_) {
+    data_ = static_cast<double*>(allocate(counts_.size() * 2 * channels_ * sizeof(double)));
+  }
+  return data_;
+}
+
+void Partials::merge_statistics(DType dtype, void* stats) const {
+  std::vector<double> mean(channels_), m2(channels_);
+  double known = 0;
+  for (size_t part = 0; part < counts_.size(); ++part) {
+    const double *part_mean = data_ + 2 * part * channels_, *part_m2 = part_mean + channels_;
+    double n = counts_[part], keep = known / (known + n), add = n / (known + n), cross = known * add;
+    for (int64_t c = 0; c < channels_; ++c) {
+      double delta = part_mean[c] - mean[c];
+      m2[c] += part_m2[c] + (cross > 0 ? delta * delta * cross : 0);
+      mean[c] = known > 0 ? keep * mean[c] + add * part_mean[c] : part_mean[c];
+    }
+    known += n;
+  }
+  for (int64_t c = 0; c < channels_; ++c) {
+    put_acc(dtype, stats, c, mean[c]);
+    put_acc(dtype, stats, channels_ + c, m2[c]);
+  }
+}
+
+void Partials::merge_sums(DType dtype, const void* invstd, void* sums) const {
+  std::vector<double> first(channels_), second(channels_);
+  for (size_t part = 0; part < counts_.size(); ++part) {
+    const double *part_first = data_ + 2 * part * channels_, *part_second = part_first + channels_;
+    for (int64_t c = 0; c < channels_; ++c) {
+      first[c] += part_first[c];
+      second[c] += part_second[c];
+    }
+  }
+  for (int64_t c = 0; c < channels_; ++c) {
+    put_acc(dtype, sums, c, first[c]);
+    put_acc(dtype, sums, channels_ + c, second[c] * get_acc(dtype, invstd, c));
+  }
+}
+
+bool should_stream(DType dtype, const Result& r, int64_t images) {
+  constexpr int64_t kLine = 64;
+  bool aligned = reinterpret_cast<uintptr_t>(r.y) % kLine == 0 && r.pitch * element_size(dtype) % kLine == 0;
+  return aligned && images * r.height * r.width * r.pitch * element_size(dtype) > machine_caches().l3 / 4;
+}
+
+void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
+                void* stats, const Allocate& allocate) {
+  result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
+  Partials partials(stats, shape.K);
+  conv_fprop_direct(dtype, shape, weights, operand, result, partials, allocate);
+  if (stats) {
+    partials.merge_statistics(dtype, stats);
+  }
+}
+
+void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
+                void* sums, const Allocate& allocate) {
+  result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
+  Partials partials(sums, shape.C);
+  conv_dgrad_direct(dtype, shape, weights, draw, result, partials, allocate);
+  if (sums) {
+    const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
+    partials.merge_sums(dtype, invstd, sums);
+  }
+}
+
+void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
+                const WeightStrides& strides, const Allocate& allocate) {
+  conv_wgrad_direct(dtype, shape, operand, draw, weights, strides, allocate);
+}
+
+}  // namespace resnet_fused::cpu

@@ -1,0 +1,117 @@
+// Forward and backward-data convolutions by the implicit matrix product.
+#include "conv.h"
+#include "conv_grid.h"
+#include "conv_plan.h"
+#include "conv_result.h"
+#include "isa.h"
+#include "launch.h"
+#include "tasks.h"
+
+namespace resnet_fused::cpu {
+namespace {
+
+constexpr int64_t kLine = 64;
+
+int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+struct Product {
+  DType dtype;
+  TapGrid grid;
+  bool folded;
+  ConvWeights weights;  // strides by their role here: out and in
+  Operand operand;
+  Result result;
+  const Allocate& allocate;
+
+  Strips strips() const {
+    const Kernels& kernels = active_kernels();
+    int index = static_cast<int>(dtype);
+    GridPanel g = grid_panel(grid, operand.channels, folded, 1, 1);
+    int64_t tiles = (result.channels + kernels.micro_columns[index] - 1) / kernels.micro_columns[index];
+    return plan_strips(operand.images, grid.height, g.panel.blocks * g.panel.row_stride * acc_size(dtype),
+                       std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles,
+                       max_threads(), machine_caches());
+  }
+
+  const void* pack(const GridPanel& g) const {
+    const Kernels& kernels = active_kernels();
+    int index = static_cast<int>(dtype);
+    int64_t columns = kernels.micro_columns[index], tiles = (result.channels + columns - 1) / columns;
+    std::vector<int64_t> taps;
+    int64_t fold = folded ? grid.taps.back().s + 1 : 0;
+    for (size_t t = 0; t < grid.taps.size(); t += std::max<int64_t>(fold, 1)) {
+      taps.push_back(grid.taps[t].r * weights.strides.row + grid.taps[t].s * weights.strides.column);
+    }
+    void* packed = allocate(tiles * g.offsets.size() * g.depth * columns * acc_size(dtype));
+    PackWeightsParams params{weights.data, weights.strides, result.channels, operand.channels,
+                             taps.data(),  int64_t(taps.size()), fold, packed};
+    run_tasks(kernels.pack_weights[index], params, tiles);
+    return packed;
+  }
+
+  void run(const Strips& s, int64_t first_part) const {
+    const Kernels& kernels = active_kernels();
+    int index = static_cast<int>(dtype);
+    GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
+    int64_t tasks = s.image_strips * s.row_strips * s.splits;
+    int64_t elements = kernels.micro_rows * kernels.micro_columns[index] + g.elements;
+    int64_t stride = round_up(elements * acc_size(dtype), kLine) + kLine;
+    const void* packed = grid.taps.empty() ? nullptr : pack(g);
+    void* workspace = allocate(workers_for(tasks) * stride);
+    DirectParams params{
+        operand, result, g.panel,
+        {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance, g.column_advance,
+         g.offsets.data(), int64_t(g.offsets.size()), g.depth, packed},
+        s.images, s.rows, s.image_strips, s.row_strips, s.splits, first_part, workspace, stride};
+    run_tasks(kernels.conv_direct[index], params, tasks);
+  }
+};
+
+void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int64_t groups, const ConvWeights& weights,
+               const WeightStrides& roles, int64_t group_step, const Operand& operand, Result result, Partials& partials,
+               const Allocate& allocate) {
+  std::vector<Product> products;
+  std::vector<Strips> strips;
+  for (const TapGrid& grid : grids) {
+    products.push_back({dtype, grid, folded, {weights.data, roles}, operand, result, allocate});
+    strips.push_back(products.back().strips());
+    partials.add(operand.images, grid.height, grid.width, strips.back());
+  }
+  result.partial = partials.allocate(allocate);
+  result.partial_stride = partials.stride();
+  int64_t first_part = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    Product& product = products[i];
+    product.result = result;
+    for (int64_t g = 0; g < groups; ++g) {
+      product.weights.data = static_cast<const char*>(weights.data) + g * group_step * element_size(dtype);
+      product.operand.first = g * operand.channels;
+      product.result.first = g * result.channels;
+      product.run(strips[i], first_part);
+    }
+    first_part += strips[i].image_strips * strips[i].row_strips;
+  }
+}
+
+}  // namespace
+
+void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
+                       Partials& partials, const Allocate& allocate) {
+  operand.channels = shape.C / shape.groups;
+  result.channels = shape.K / shape.groups;
+  run_grids(dtype, {fprop_grid(shape)}, can_fold(shape), shape.groups, weights, weights.strides,
+            result.channels * weights.strides.out, operand, result, partials, allocate);
+}
+
+void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
+                       Partials& partials, const Allocate& allocate) {
+  draw.channels = shape.K / shape.groups;
+  result.channels = shape.C / shape.groups;
+  const WeightStrides& w = weights.strides;
+  run_grids(dtype, dgrad_grids(shape), false, shape.groups, weights, {w.in, w.out, w.row, w.column},
+            draw.channels * w.out, draw, result, partials, allocate);
+}
+
+}  // namespace resnet_fused::cpu

@@ -1,0 +1,126 @@
+// Arguments of the convolution kernels. Tensors are channels_last; `acc` is the accumulation type (params.h).
+#pragma once
+
+#include "types.h"
+
+namespace resnet_fused::cpu {
+
+// Channels in a block of a panel [blocks][pixels][kBlock], in which operands are packed.
+constexpr int64_t kBlock = 16;
+
+// What a convolution reads, computed from what memory holds while it is packed.
+enum class Form : int {
+  kPlain,       // x
+  kAffine,      // [relu] z(x)
+  kMasked,      // x where not (out <= 0)
+  kDraw,        // scale * (x - mean_g - slope * (raw - mean)): the gradient of a batch norm's input
+  kDrawOutput,  // the same with x where not (out <= 0)
+  kDrawAffine,  // the same with x where not (z(raw) <= 0)
+};
+
+struct Operand {
+  Form form;
+  const void *x, *raw, *out;
+  const void* affine;            // acc [4, channels]
+  const void *mean_g, *slope;    // acc [channels]
+  bool relu;
+  int64_t images, height, width;
+  int64_t pitch;                 // channels of the tensor: elements from pixel to pixel
+  int64_t first;                 // channel
+  int64_t channels;              // of this group
+};
+
+// What becomes of a result y on its way to memory.
+enum class Finish : int {
+  kStore,
+  kStatistics,  // store, and its mean and sum of squared deviations
+  kApply,       // [relu](z(y) + (residual | z(residual) | nothing))
+  kBackward,    // y + (add where not (add_out <= 0)), and the sums of g and g * (x - mean), g masked by [relu] z(x)
+};
+
+struct Result {
+  Finish finish;
+  void* y;
+  int64_t height, width, pitch, first, channels;
+  const void* affine;  // of y, or of x
+  bool relu;
+  const void *residual, *residual_affine;
+  const void *add, *add_out, *x;
+  double* partial;     // [parts][2][partial_stride], of the statistics or sums; may be null
+  int64_t partial_stride;
+  bool stream;         // past the caches
+};
+
+// A panel: element (block, image, row, column, c) of the packed operand.
+struct Panel {
+  int64_t block_stride, image_stride, row_stride, column_stride;
+  int64_t blocks;
+  int64_t row_span, columns;          // rows that one grid row reads; all columns
+  int64_t first_row, first_column;    // the input pixel at row 0 of grid row 0, column 0
+  int64_t row_step, column_step;      // input pixels from row to row, from column to column
+  bool folded;                        // fewer than kBlock channels: pixels directly after each other
+};
+
+// Output pixels (y0 + i * y_step, x0 + j * x_step), each a sum over `groups` runs of `depth` packed elements.
+struct Grid {
+  int64_t height, width;
+  int64_t y0, x0, y_step, x_step;
+  int64_t row_advance, column_advance;  // panel rows and columns from one grid row and column to the next
+  const int64_t* offsets;               // [groups], in elements of the panel
+  int64_t groups, depth;
+  const void* weights;                  // packed: [column tiles][groups][depth][columns]
+};
+
+// Strips of grid rows of some images: one task packs a panel and convolves it with some tiles of output channels.
+struct DirectParams {
+  Operand operand;
+  Result result;
+  Panel panel;
+  Grid grid;
+  int64_t strip_images, strip_rows;     // of a task
+  int64_t image_strips, row_strips;     // images / strip_images, height / strip_rows, rounded up
+  int64_t splits;                       // of the output channels' tiles over tasks
+  int64_t first_part;                   // of result.partial
+  void* workspace;                      // workspace_stride bytes for each worker
+  int64_t workspace_stride;
+};
+
+struct WeightStrides {
+  int64_t out, in, row, column;  // elements; row and column of the filter
+};
+
+struct PackWeightsParams {
+  const void* weights;
+  WeightStrides strides;
+  int64_t out_channels, in_channels;
+  const int64_t* taps;  // [tap_count] offsets of the weights
+  int64_t tap_count;    // folded: rows; their columns follow each other
+  int64_t fold;         // folded: filter columns, else 0
+  void* packed;
+};
+
+
+// dw, in the order of packed weights, summed over strips of pixels: part / splits as the strips, the column tiles.
+struct WgradParams {
+  Operand operand, draw;
+  Panel panel, draw_panel;
+  int64_t row_advance, column_advance;  // panel rows and columns of the operand for one of draw
+  const int64_t* offsets;               // [groups] of the operand's panel
+  int64_t groups, depth;
+  int64_t strip_images, strip_rows;     // rows of draw
+  int64_t image_strips, row_strips;
+  int64_t parts, splits;                // workers = parts * splits
+  void* workspace;                      // for each worker: row offsets, the operand's panel, draw's panel
+  int64_t workspace_stride, operand_offset, draw_offset;
+  void* sums;                           // [parts][sums_stride] acc
+  int64_t sums_stride;
+};
+
+struct UnpackWeightsParams {
+  PackWeightsParams layout;
+  const void* sums;
+  int64_t sums_stride, parts;
+  void* weights;
+};
+
+}  // namespace resnet_fused::cpu

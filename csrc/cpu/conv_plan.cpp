@@ -1,0 +1,66 @@
+#include "conv_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace resnet_fused::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+int64_t cache_size(int name, int64_t otherwise) {
+  long bytes = sysconf(name);
+  return bytes > 0 ? bytes : otherwise;
+}
+
+}  // namespace
+
+Caches machine_caches() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const Caches caches{cache_size(_SC_LEVEL2_CACHE_SIZE, 512 << 10), cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20)};
+#else
+  static const Caches caches{512 << 10, 8 << 20};
+#endif
+  return caches;
+}
+
+Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
+                   int64_t column_tiles, int threads, const Caches& caches) {
+  constexpr int64_t kTasksPerThread = 4;  // of which the last to finish is waited for
+  int64_t budget = caches.l2 / 2 / std::max<int64_t>(row_bytes, 1);  // rows of panels
+  int64_t image_rows = (rows - 1) * row_advance + row_span;
+  int64_t strip_images = std::clamp<int64_t>(budget / image_rows, 1, images);
+  int64_t strip_rows = std::clamp<int64_t>((budget - row_span) / row_advance + 1, 1, rows);
+  // Fewer images, then fewer rows, while threads would be idle; narrow strips pack their borders often.
+  int64_t wanted = threads * kTasksPerThread;
+  if (ceil_div(images, strip_images) * ceil_div(rows, strip_rows) < wanted) {
+    strip_images = std::max<int64_t>(images / wanted, 1);
+  }
+  if (threads > 1 && ceil_div(images, strip_images) * ceil_div(rows, strip_rows) < wanted) {
+    int64_t least = std::min<int64_t>(rows, 4 * row_span);
+    strip_rows = std::min(strip_rows, std::max(least, ceil_div(rows, ceil_div(wanted, ceil_div(images, strip_images)))));
+  }
+  strip_rows = ceil_div(rows, ceil_div(rows, strip_rows));
+  Strips s{strip_images, strip_rows, ceil_div(images, strip_images), ceil_div(rows, strip_rows), 1};
+  if (s.image_strips * s.row_strips < threads) {
+    s.splits = std::min<int64_t>(threads, column_tiles);
+  }
+  return s;
+}
+
+WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
+                     int threads, const Caches& caches) {
+  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 1, caches), 1};
+  Strips& s = plan.strips;
+  // Sums that a core's cache does not hold are better divided among the workers than had by each.
+  if (sums_bytes > caches.l2 / 2 || s.image_strips * s.row_strips < threads) {
+    s.splits = std::min<int64_t>(threads, column_tiles);
+  }
+  plan.parts = std::min<int64_t>(threads / s.splits, s.image_strips * s.row_strips);
+  return plan;
+}
+
+}  // namespace resnet_fused::cpu

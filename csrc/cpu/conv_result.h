@@ -1,0 +1,47 @@
+// What the convolutions' drivers share about results: partial sums of their parts, and how they are merged.
+#pragma once
+
+#include <vector>
+
+#include "conv.h"
+#include "conv_plan.h"
+
+namespace resnet_fused::cpu {
+
+int64_t element_size(DType dtype);
+
+// Partial statistics or sums [parts][2][channels], merged in the order of the parts whatever order they ran in.
+class Partials {
+ public:
+  // `wanted`: whether the result's epilogue has any.
+  Partials(bool wanted, int64_t channels) : wanted_(wanted), channels_(channels) {}
+  // The strips of a grid of `rows` x `columns` pixels become parts.
+  void add(int64_t images, int64_t rows, int64_t columns, const Strips& strips);
+  double* allocate(const Allocate& allocate);
+  int64_t stride() const {
+    return channels_;
+  }
+  // Statistics of all parts: acc [2, channels] = mean, M2 (Chan, Golub, LeVeque 1979).
+  void merge_statistics(DType dtype, void* stats) const;
+  // Sums of all parts: acc [2, channels], the second times invstd [channels].
+  void merge_sums(DType dtype, const void* invstd, void* sums) const;
+
+ private:
+  bool wanted_;
+  int64_t channels_;
+  std::vector<int64_t> counts_;
+  double* data_ = nullptr;
+};
+
+// Whether a result is better written past the caches: it leaves them anyway, and needs not be read to be written.
+bool should_stream(DType dtype, const Result& result, int64_t images);
+
+// The algorithms.
+void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
+                       Partials& partials, const Allocate& allocate);
+void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
+                       Partials& partials, const Allocate& allocate);
+void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
+                       const WeightStrides& strides, const Allocate& allocate);
+
+}  // namespace resnet_fused::cpu

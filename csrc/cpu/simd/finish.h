@@ -1,0 +1,218 @@
+// Epilogues: from a tile of results in the accumulation type to memory, with what else is to be done to them while they
+// are at hand. A run is `rows` results c[row][column tile], of output pixels pixel, pixel + pixel_step, …
+
+template <typename A>
+struct FinishState {  // of one column tile within one part
+  A pivot[kMicroColumns<A>], sum[kMicroColumns<A>], square[kMicroColumns<A>];
+  bool started;
+};
+
+struct Run {
+  int64_t rows, pixel, pixel_step;
+};
+
+template <typename T>
+using FinishFunction = void (*)(const Result& r, FinishState<Acc<T>>& state, const Acc<T>* c, int64_t c_row, Run run,
+                                int64_t column);
+
+// What is known of the vectors of a row: CHANNELS of them, N lanes each, from channel `first`.
+template <int N, int COUNT, typename A>
+RF_INLINE void load_all(Vec<A, N> (&v)[COUNT], const A* values, int64_t first) {
+#pragma GCC unroll 2
+  for (int j = 0; j < COUNT; ++j) {
+    v[j] = load<N>(values + first + j * N);
+  }
+}
+
+// Sums of y - pivot and its square, of y as stored. The pivot is the mean of the part's first run.
+template <typename T>
+struct StatisticsFinish {
+  using A = Acc<T>;
+  template <int N, int COUNT>
+  RF_MEMBER void run(const Result& r, FinishState<A>& s, const A* c, int64_t c_row, Run run, int64_t slot,
+                     int64_t lane) const {
+    using V = Vec<A, N>;
+    V pivot[COUNT], sum[COUNT], square[COUNT];
+    if (!s.started) {
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        V total{};
+        for (int64_t i = 0; i < run.rows; ++i) {
+          total += load<N>(c + i * c_row + j * N);
+        }
+        V mean = total / (A)run.rows;
+        store<N>(s.pivot + lane + j * N, mean - mean == 0 ? mean : V{});
+        store<N>(s.sum + lane + j * N, V{});
+        store<N>(s.square + lane + j * N, V{});
+      }
+    }
+    load_all<N, COUNT>(pivot, s.pivot, lane);
+    load_all<N, COUNT>(sum, s.sum, lane);
+    load_all<N, COUNT>(square, s.square, lane);
+    T* y = (T*)r.y + run.pixel * r.pitch + r.first + slot;
+    for (int64_t i = 0; i < run.rows; ++i, c += c_row, y += run.pixel_step * r.pitch) {
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        V v = rounded<T, N>(load<N>(c + j * N));
+        put<N>(r.stream, y + j * N, v);
+        V d = v - pivot[j];
+        sum[j] += d;
+        square[j] = fma(d, d, square[j]);
+      }
+    }
+#pragma GCC unroll 2
+    for (int j = 0; j < COUNT; ++j) {
+      store<N>(s.sum + lane + j * N, sum[j]);
+      store<N>(s.square + lane + j * N, square[j]);
+    }
+  }
+};
+
+template <typename T, Residual RESIDUAL>
+struct ApplyFinish {
+  using A = Acc<T>;
+  template <int N, int COUNT>
+  RF_MEMBER void run(const Result& r, FinishState<A>&, const A* c, int64_t c_row, Run run, int64_t slot, int64_t) const {
+    using V = Vec<A, N>;
+    AffineRows<A> a = affine_rows<A>(r.affine, r.pitch), b = affine_rows<A>(r.residual_affine, r.pitch);
+    int64_t k = r.first + slot;
+    V mean[COUNT], scale[COUNT], shift[COUNT], floor = splat<N>(relu_floor<A>(r.relu));
+    load_all<N, COUNT>(mean, a.mean, k);
+    load_all<N, COUNT>(scale, a.scale, k);
+    load_all<N, COUNT>(shift, a.shift, k);
+    int64_t offset = run.pixel * r.pitch + k;
+    for (int64_t i = 0; i < run.rows; ++i, c += c_row, offset += run.pixel_step * r.pitch) {
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        V v = affine(rounded<T, N>(load<N>(c + j * N)), mean[j], scale[j], shift[j]);
+        if constexpr (RESIDUAL != Residual::kNone) {
+          V s = load<N>((const T*)r.residual + offset + j * N);
+          if constexpr (RESIDUAL == Residual::kAffine) {
+            s = affine(s, load<N>(b.mean + k + j * N), load<N>(b.scale + k + j * N), load<N>(b.shift + k + j * N));
+          }
+          v += s;
+        }
+        put<N>(r.stream, (T*)r.y + offset + j * N, zero_up_to(floor, v, v));
+      }
+    }
+  }
+};
+
+template <typename T, bool ADD, bool MASK, bool REDUCE>
+struct BackwardFinish {
+  using A = Acc<T>;
+  template <int N, int COUNT>
+  RF_MEMBER void run(const Result& r, FinishState<A>& s, const A* c, int64_t c_row, Run run, int64_t slot,
+                     int64_t lane) const {
+    using V = Vec<A, N>;
+    int64_t k = r.first + slot;
+    AffineRows<A> a = affine_rows<A>(r.affine, r.pitch);
+    V mean[COUNT], scale[COUNT], shift[COUNT], sum[COUNT], square[COUNT], floor = splat<N>(relu_floor<A>(r.relu));
+    if constexpr (REDUCE) {
+      load_all<N, COUNT>(mean, a.mean, k);
+      load_all<N, COUNT>(scale, a.scale, k);
+      load_all<N, COUNT>(shift, a.shift, k);
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        sum[j] = s.started ? load<N>(s.sum + lane + j * N) : V{};
+        square[j] = s.started ? load<N>(s.square + lane + j * N) : V{};
+      }
+    }
+    int64_t offset = run.pixel * r.pitch + k;
+    for (int64_t i = 0; i < run.rows; ++i, c += c_row, offset += run.pixel_step * r.pitch) {
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        V v = load<N>(c + j * N);
+        if constexpr (ADD) {
+          v = rounded<T, N>(v);
+          V t = load<N>((const T*)r.add + offset + j * N);
+          if constexpr (MASK) {
+            t = zero_up_to(V{}, load<N>((const T*)r.add_out + offset + j * N), t);
+          }
+          v += t;
+        }
+        v = rounded<T, N>(v);
+        put<N>(r.stream, (T*)r.y + offset + j * N, v);
+        if constexpr (REDUCE) {
+          V d = load<N>((const T*)r.x + offset + j * N) - mean[j];
+          V g = zero_up_to(floor, fma(d, scale[j], shift[j]), v);
+          sum[j] += g;
+          square[j] = fma(g, d, square[j]);
+        }
+      }
+    }
+    if constexpr (REDUCE) {
+#pragma GCC unroll 2
+      for (int j = 0; j < COUNT; ++j) {
+        store<N>(s.sum + lane + j * N, sum[j]);
+        store<N>(s.square + lane + j * N, square[j]);
+      }
+    }
+  }
+};
+
+template <typename T, typename Body>
+__attribute__((noinline)) void finish_run(const Result& r, FinishState<Acc<T>>& state, const Acc<T>* c, int64_t c_row,
+                                          Run run, int64_t column) {
+  using A = Acc<T>;
+  constexpr int L = kLanes<A>;
+  Body body;
+  int64_t there = minimum(kMicroColumns<A>, r.channels - column), lane = 0;
+  if (there == kMicroColumns<A>) {
+    body.template run<L, kVectors>(r, state, c, c_row, run, column, 0);
+  } else {
+    for (; lane + L <= there; lane += L) {
+      body.template run<L, 1>(r, state, c + lane, c_row, run, column + lane, lane);
+    }
+    for (; lane < there; ++lane) {
+      body.template run<1, 1>(r, state, c + lane, c_row, run, column + lane, lane);
+    }
+  }
+  state.started = true;
+}
+
+template <typename T>
+FinishFunction<T> finish_function(const Result& r) {
+  switch (r.finish) {
+    case Finish::kStore:
+      return finish_run<T, BackwardFinish<T, false, false, false>>;
+    case Finish::kStatistics:
+      return finish_run<T, StatisticsFinish<T>>;
+    case Finish::kApply:
+      return !r.residual          ? finish_run<T, ApplyFinish<T, Residual::kNone>>
+             : !r.residual_affine ? finish_run<T, ApplyFinish<T, Residual::kPlain>>
+                                  : finish_run<T, ApplyFinish<T, Residual::kAffine>>;
+    case Finish::kBackward:
+      if (r.x) {
+        return !r.add       ? finish_run<T, BackwardFinish<T, false, false, true>>
+               : !r.add_out ? finish_run<T, BackwardFinish<T, true, false, true>>
+                            : finish_run<T, BackwardFinish<T, true, true, true>>;
+      }
+      return !r.add       ? finish_run<T, BackwardFinish<T, false, false, false>>
+             : !r.add_out ? finish_run<T, BackwardFinish<T, true, false, false>>
+                          : finish_run<T, BackwardFinish<T, true, true, false>>;
+  }
+  return nullptr;
+}
+
+// Writes what a part's column tile has summed: mean and M2 of `count` values, or the two sums.
+template <typename A>
+void flush(const Result& r, const FinishState<A>& s, int64_t part, int64_t count, int64_t column) {
+  if (!r.partial || !s.started) {
+    return;
+  }
+  double* first = r.partial + 2 * part * r.partial_stride + r.first + column;
+  double* second = first + r.partial_stride;
+  int64_t there = minimum(kMicroColumns<A>, r.channels - column);
+  for (int64_t i = 0; i < there; ++i) {
+    double sum = s.sum[i], square = s.square[i];
+    if (r.finish == Finish::kStatistics) {
+      double m2 = square - sum * sum / count;
+      first[i] = s.pivot[i] + sum / count;
+      second[i] = m2 <= 0 ? 0 : m2;
+    } else {
+      first[i] = sum;
+      second[i] = square;
+    }
+  }
+}

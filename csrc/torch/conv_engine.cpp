@@ -1,0 +1,201 @@
+// Convolutions by the engine of csrc/cpu: tensors to its arguments.
+#include "../cpu/conv.h"
+
+#include <ATen/ops/mul.h>
+
+#include "checks.h"
+#include "conv_cpu.h"
+
+namespace resnet_fused {
+namespace {
+
+constexpr auto kLast = at::MemoryFormat::ChannelsLast;
+
+// (size + 2 padding - dilation (filter - 1) - 1) / stride + 1
+int64_t output_extent(int64_t size, int64_t filter, const ConvParams& conv, int axis) {
+  int64_t reach = size + 2 * conv.padding[axis] - conv.dilation[axis] * (filter - 1) - 1;
+  return reach < 0 ? 0 : reach / conv.stride[axis] + 1;
+}
+
+cpu::ConvShape shape_of_conv(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
+  int64_t P = output_extent(x.size(2), weight.size(2), conv, 0), Q = output_extent(x.size(3), weight.size(3), conv, 1);
+  return {x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0), weight.size(2), weight.size(3), P, Q,
+          {conv.stride[0], conv.stride[1]}, {conv.padding[0], conv.padding[1]},
+          {conv.dilation[0], conv.dilation[1]}, conv.groups};
+}
+
+cpu::WeightStrides strides_of(const at::Tensor& w) {
+  return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
+}
+
+// Tensors that an operation's raw pointers are into, and its temporary memory.
+class Call {
+ public:
+  explicit Call(const at::Tensor& x)
+      : options_(x.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous)) {
+    allocate = [this](int64_t bytes) {
+      kept_.push_back(at::empty({bytes}, options_));
+      return kept_.back().mutable_data_ptr();
+    };
+  }
+  const void* activation(const OptionalTensor& t) {
+    return given(t) ? keep(t->contiguous(kLast)) : nullptr;
+  }
+  const void* vector(const OptionalTensor& t) {
+    return given(t) ? keep(t->contiguous()) : nullptr;
+  }
+
+  cpu::Allocate allocate;
+
+ private:
+  const void* keep(at::Tensor t) {
+    kept_.push_back(std::move(t));
+    return kept_.back().const_data_ptr();
+  }
+  at::TensorOptions options_;
+  std::vector<at::Tensor> kept_;
+};
+
+cpu::Operand operand_of(Call& call, const OperandParams& o) {
+  if (given(o.prologue)) {
+    check_rows(*o.prologue, 4, o.x, "prologue");
+  }
+  cpu::Operand operand{};
+  operand.form = given(o.prologue) ? cpu::Form::kAffine : cpu::Form::kPlain;
+  operand.x = call.activation(o.x);
+  operand.affine = call.vector(o.prologue);
+  operand.relu = o.relu;
+  operand.images = o.x.size(0);
+  operand.height = o.x.size(2);
+  operand.width = o.x.size(3);
+  operand.pitch = operand.channels = o.x.size(1);
+  return operand;
+}
+
+cpu::Operand draw_of(Call& call, const GradParams& g) {
+  cpu::Operand draw = operand_of(call, {g.grad, std::nullopt, g.relu});
+  if (given(g.out)) {
+    check_same(*g.out, g.grad, "out");
+  }
+  draw.out = g.relu ? call.activation(g.out) : nullptr;
+  if (!given(g.raw)) {
+    draw.form = draw.out ? cpu::Form::kMasked : cpu::Form::kPlain;
+    return draw;
+  }
+  check_same(*g.raw, g.grad, "raw");
+  check_rows(*g.affine, 4, g.grad, "affine");
+  check_rows(*g.means, 2, g.grad, "means");
+  draw.form = !g.relu ? cpu::Form::kDraw : draw.out ? cpu::Form::kDrawOutput : cpu::Form::kDrawAffine;
+  draw.raw = call.activation(g.raw);
+  draw.affine = call.vector(g.affine);
+  draw.mean_g = call.vector(g.means->select(0, 0));
+  draw.slope = call.vector(at::mul(g.means->select(0, 1), g.affine->select(0, 3)));
+  return draw;
+}
+
+cpu::Result result_of(const at::Tensor& y) {
+  cpu::Result result{};
+  result.y = y.mutable_data_ptr();
+  result.height = y.size(2);
+  result.width = y.size(3);
+  result.pitch = result.channels = y.size(1);
+  return result;
+}
+
+at::Tensor empty_last(const at::Tensor& x, int64_t channels, int64_t height, int64_t width) {
+  return at::empty({x.size(0), channels, height, width}, x.options().memory_format(kLast));
+}
+
+}  // namespace
+
+bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
+  bool dtypes = x.scalar_type() == weight.scalar_type() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble ||
+                x.scalar_type() == at::kBFloat16);
+  if (!dtypes || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 || conv.stride.size() != 2 ||
+      conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 || weight.numel() == 0) {
+    return false;
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    if (conv.stride[axis] < 1 || conv.padding[axis] < 0 || conv.dilation[axis] < 1 ||
+        output_extent(x.size(2 + axis), weight.size(2 + axis), conv, axis) < 1) {
+      return false;
+    }
+  }
+  return weight.size(1) * conv.groups == x.size(1) && weight.size(0) % conv.groups == 0;
+}
+
+std::tuple<at::Tensor, at::Tensor> engine_conv_fprop(const OperandParams& operand, const at::Tensor& weight,
+                                                     const ConvParams& conv, bool statistics,
+                                                     const EpilogueParams& epilogue) {
+  Call call(operand.x);
+  auto dtype = cpu_dtype(operand.x.scalar_type(), "conv_fprop");
+  cpu::ConvShape shape = shape_of_conv(operand.x, weight, conv);
+  at::Tensor y = empty_last(operand.x, shape.K, shape.P, shape.Q), stats;
+  cpu::Result result = result_of(y);
+  result.finish = statistics ? cpu::Finish::kStatistics : cpu::Finish::kStore;
+  if (statistics) {
+    stats = empty_acc({2, shape.K}, operand.x);
+  }
+  bool after = statistics && given(epilogue.affine);  // of both, only one can be done on the way
+  if (given(epilogue.affine) && !after) {
+    check_rows(*epilogue.affine, 4, y, "epilogue");
+    result.finish = cpu::Finish::kApply;
+    result.affine = call.vector(epilogue.affine);
+    result.relu = epilogue.relu;
+    if (given(epilogue.residual)) {
+      check_same(*epilogue.residual, y, "residual");
+    }
+    result.residual = call.activation(epilogue.residual);
+    if (given(epilogue.residual_affine)) {
+      check_rows(*epilogue.residual_affine, 4, y, "residual_affine");
+    }
+    result.residual_affine = call.vector(epilogue.residual_affine);
+  }
+  cpu::conv_fprop(dtype, shape, {weight.const_data_ptr(), strides_of(weight)}, operand_of(call, operand), result,
+                  statistics ? stats.mutable_data_ptr() : nullptr, call.allocate);
+  if (after) {
+    bn_apply_into(y, kLast, y, *epilogue.affine, epilogue.relu, epilogue.residual, epilogue.residual_affine);
+  }
+  return {y.contiguous(conv_format(operand.x, weight)), stats};
+}
+
+Gradients engine_conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
+                               const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw) {
+  const at::Tensor& x = operand.x;
+  Call call(x);
+  auto dtype = cpu_dtype(x.scalar_type(), "conv_backward");
+  cpu::ConvShape shape = shape_of_conv(x, weight, conv);
+  TORCH_CHECK(grad.grad.sizes() == at::IntArrayRef({shape.N, shape.K, shape.P, shape.Q}), "grad should have size [",
+              shape.N, ", ", shape.K, ", ", shape.P, ", ", shape.Q, "], but got ", grad.grad.sizes());
+  cpu::Operand draw = draw_of(call, grad), packed = operand_of(call, operand);
+  at::Tensor dx, dw, sums;
+  if (want_dx) {
+    dx = empty_last(x, shape.C, shape.H, shape.W);
+    cpu::Result result = result_of(dx);
+    result.finish = cpu::Finish::kBackward;
+    if (reduce) {
+      sums = empty_acc({2, shape.C}, x);
+      result.x = packed.x;
+      result.affine = packed.affine;
+      result.relu = operand.relu;
+    }
+    if (given(add.add)) {
+      check_same(*add.add, x, "add");
+      result.add = call.activation(add.add);
+    }
+    if (given(add.out)) {
+      check_same(*add.out, x, "add_out");
+      result.add_out = call.activation(add.out);
+    }
+    cpu::conv_dgrad(dtype, shape, {weight.const_data_ptr(), strides_of(weight)}, draw, result,
+                    reduce ? sums.mutable_data_ptr() : nullptr, call.allocate);
+    dx = dx.contiguous(conv_format(x, weight));
+  }
+  if (want_dw) {
+    dw = at::empty(weight.sizes(), weight.options().memory_format(weight.suggest_memory_format()));
+    cpu::conv_wgrad(dtype, shape, packed, draw, dw.mutable_data_ptr(), strides_of(dw), call.allocate);
+  }
+  return {dx, dw, sums};
+}
+
+}  // namespace resnet_fused
