@@ -20,7 +20,9 @@ def _rounded_terms(case, result, truth):
     """
     if result.dtype != torch.bfloat16 or not case.operator.startswith("conv_") or truth.dim() != 2:
         return 0.0
-    relative = result.abs().max().item() / max(truth.abs().max().item(), 1e-30)
+    largest = result.abs().max().item()
+    terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
+    relative = terms / max(truth.abs().max().item(), 1e-30)
     return torch.finfo(torch.bfloat16).eps / 2 * case.length**0.5 * relative
 
 
