@@ -35,6 +35,7 @@ CPU_SOURCES = [
     "csrc/cpu/isa_portable.cpp",
     "csrc/cpu/plan.cpp",
     "csrc/cpu/stem.cpp",
+    "csrc/cpu/winograd.cpp",
     "csrc/torch/bn_cpu.cpp",
     "csrc/torch/conv_cpu.cpp",
     "csrc/torch/conv_engine.cpp",

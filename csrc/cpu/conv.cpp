@@ -1,12 +1,26 @@
 #include "conv.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "conv_plan.h"
 #include "conv_result.h"
 #include "launch.h"
 
 namespace resnet_fused::cpu {
+namespace {
+
+std::atomic<bool> winograd{true};
+
+}  // namespace
+
+void set_winograd(bool enabled) {
+  winograd = enabled;
+}
+
+bool winograd_enabled() {
+  return winograd;
+}
 
 int64_t element_size(DType dtype) {
   return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
@@ -72,7 +86,8 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
                 void* stats, const Allocate& allocate) {
   result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
   Partials partials(stats, shape.K);
-  conv_fprop_direct(dtype, shape, weights, operand, result, partials, allocate);
+  auto run = winograd_serves(shape) ? conv_fprop_winograd : conv_fprop_direct;
+  run(dtype, shape, weights, operand, result, partials, allocate);
   if (stats) {
     partials.merge_statistics(dtype, stats);
   }
@@ -82,7 +97,8 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
                 void* sums, const Allocate& allocate) {
   result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
   Partials partials(sums, shape.C);
-  conv_dgrad_direct(dtype, shape, weights, draw, result, partials, allocate);
+  auto run = winograd_serves(shape) ? conv_dgrad_winograd : conv_dgrad_direct;
+  run(dtype, shape, weights, draw, result, partials, allocate);
   if (sums) {
     const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
     partials.merge_sums(dtype, invstd, sums);
@@ -91,7 +107,8 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate) {
-  conv_wgrad_direct(dtype, shape, operand, draw, weights, strides, allocate);
+  auto run = winograd_serves(shape) ? conv_wgrad_winograd : conv_wgrad_direct;
+  run(dtype, shape, operand, draw, weights, strides, allocate);
 }
 
 }  // namespace resnet_fused::cpu

@@ -36,4 +36,8 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate);
 
+// Whether 3x3 convolutions may use Winograd's algorithm: faster, with larger rounding errors. On at first.
+void set_winograd(bool enabled);
+bool winograd_enabled();
+
 }  // namespace resnet_fused::cpu

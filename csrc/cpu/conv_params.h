@@ -123,4 +123,49 @@ struct UnpackWeightsParams {
   void* weights;
 };
 
+// Winograd F(4x4, 3x3): tiles of 4x4 output pixels, each from 6x6 of the input, in 36 places ("xi").
+constexpr int64_t kWinogradTile = 4, kWinogradInput = 6, kWinogradPlaces = 36;
+
+// Transformed tiles [places][blocks][tiles][kBlock].
+struct WinogradTiles {
+  void* data;
+  int64_t place_stride, block_stride;
+};
+
+struct TileRows {
+  int64_t per_image;  // tile rows of an image
+  int64_t columns;    // tiles in a row
+  int64_t in_block;   // tile rows of a block: what is transformed before it is multiplied
+};
+
+struct WinogradParams {
+  Operand operand;
+  Panel panel;                // of one image's tile rows in a block
+  Result result;              // one part for each block
+  TileRows rows;
+  int64_t height, width;      // of the result
+  const void* packed;         // weights [column tiles][blocks][9][kBlock][columns]
+  const void* transformed;    // [column tiles][places][channels][columns]; null: transformed in each task
+  int64_t chunk;              // channel blocks transformed at a time
+  WinogradTiles tiles;        // of the block being worked on; data null: each worker's own
+  int64_t block;              // the one that tiles holds
+  int64_t products_stride;    // elements between places of the products
+  int64_t splits;
+  void* workspace;
+  int64_t workspace_stride, panel_offset, products_offset, weights_offset, tiles_offset;
+};
+
+struct WinogradWgradParams {
+  Operand operand, draw;
+  Panel panel, draw_panel;
+  TileRows rows;
+  WinogradTiles tiles, draw_tiles;  // data null: each worker's own
+  int64_t block;                    // the one that tiles holds
+  int64_t parts;                    // of the blocks over workers
+  void* workspace;
+  int64_t workspace_stride, panel_offset, tiles_offset, draw_tiles_offset, sums_offset;
+  void* sums;                       // [parts][sums_stride], in the order of packed weights
+  int64_t sums_stride;
+};
+
 }  // namespace resnet_fused::cpu

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace resnet_fused::cpu {
 namespace {
@@ -60,6 +61,49 @@ WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t su
     s.splits = std::min<int64_t>(threads, column_tiles);
   }
   plan.parts = std::min<int64_t>(threads / s.splits, s.image_strips * s.row_strips);
+  return plan;
+}
+
+bool winograd_pays(int64_t images, int64_t channels, int64_t filters, int64_t height, int64_t width) {
+  int64_t tiles = images * ceil_div(height, 4) * ceil_div(width, 4);
+  int64_t direct = images * height * width * 9, products = tiles * 36;
+  return channels >= 16 && filters >= 16 && tiles >= 16 && 2 * products <= direct;
+}
+
+static int64_t tune(const char* name, int64_t otherwise) {
+  const char* v = getenv(name);
+  return v ? atoll(v) : otherwise;
+}
+
+WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
+                           int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
+  int64_t row_bytes = 36 * channels * tile_columns * element_bytes;
+  WinogradPlan plan{};
+  plan.tile_rows = std::clamp<int64_t>(caches.l2 * 5 / 8 / row_bytes, 1, images * tile_rows);
+  plan.shared = plan.tile_rows * tile_columns < 14 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
+  plan.chunk = 8;
+  plan.splits = 1;
+  plan.shared = tune("RF_SHARED", plan.shared);
+  if (plan.shared) {
+    plan.tile_rows = std::clamp<int64_t>(caches.l3 / 3 / row_bytes, 1, images * tile_rows);
+  }
+  plan.tile_rows = tune("RF_ROWS", plan.tile_rows);
+  plan.transform_once = tune("RF_ONCE", !plan.shared || plan.tile_rows < images * tile_rows);
+  plan.chunk = tune("RF_CHUNK", plan.chunk);
+  return plan;
+}
+
+WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
+                                 int64_t filters, int64_t element_bytes, int threads, const Caches& caches) {
+  int64_t row_bytes = 36 * (channels + filters) * tile_columns * element_bytes;
+  WinogradPlan plan{};
+  plan.tile_rows = std::clamp<int64_t>(caches.l2 * 5 / 8 / row_bytes, 1, images * tile_rows);
+  plan.shared = channels * filters > 128 * 128 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
+  plan.shared = tune("RF_WSHARED", plan.shared);
+  if (plan.shared) {
+    plan.tile_rows = std::clamp<int64_t>(caches.l3 * 2 / 3 / row_bytes, 1, images * tile_rows);
+  }
+  plan.tile_rows = tune("RF_WROWS", plan.tile_rows);
   return plan;
 }
 

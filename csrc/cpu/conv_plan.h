@@ -29,4 +29,19 @@ struct WgradPlan {
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches);
 
+// Whether Winograd's transforms cost less than the multiplications they save.
+bool winograd_pays(int64_t images, int64_t channels, int64_t filters, int64_t height, int64_t width);
+
+struct WinogradPlan {
+  int64_t tile_rows;    // of a block
+  bool shared;          // all workers on one block: transform its rows, then multiply its column tiles
+  bool transform_once;  // the weights, before all blocks; else in each task, `chunk` blocks of channels at a time
+  int64_t chunk;
+  int64_t splits;       // not shared: of the column tiles over tasks
+};
+WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
+                           int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches);
+WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
+                                 int64_t filters, int64_t element_bytes, int threads, const Caches& caches);
+
 }  // namespace resnet_fused::cpu

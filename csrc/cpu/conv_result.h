@@ -17,6 +17,10 @@ class Partials {
   Partials(bool wanted, int64_t channels) : wanted_(wanted), channels_(channels) {}
   // The strips of a grid of `rows` x `columns` pixels become parts.
   void add(int64_t images, int64_t rows, int64_t columns, const Strips& strips);
+  // One part of so many pixels.
+  void add(int64_t pixels) {
+    counts_.push_back(pixels);
+  }
   double* allocate(const Allocate& allocate);
   int64_t stride() const {
     return channels_;
@@ -43,5 +47,13 @@ void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& w
                        Partials& partials, const Allocate& allocate);
 void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                        const WeightStrides& strides, const Allocate& allocate);
+
+bool winograd_serves(const ConvShape& shape);
+void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
+                         Result result, Partials& partials, const Allocate& allocate);
+void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
+                         Partials& partials, const Allocate& allocate);
+void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
+                         const WeightStrides& strides, const Allocate& allocate);
 
 }  // namespace resnet_fused::cpu

@@ -28,6 +28,13 @@ struct Kernels {
   TaskFunction<UnpackWeightsParams> unpack_weights[kDTypes];
   TaskFunction<DirectParams> conv_direct[kDTypes];  // tasks: strips x splits
   TaskFunction<WgradParams> conv_wgrad[kDTypes];    // one for each worker
+
+  // Winograd: the weights' column tiles; whole blocks x splits; or by all workers a block's tile rows, then its
+  // column tiles. For gradients of weights: one for each worker; or tile rows, then blocks of channels x column tiles.
+  TaskFunction<WinogradParams> winograd_weights[kDTypes], winograd_block[kDTypes], winograd_input[kDTypes],
+      winograd_output[kDTypes];
+  TaskFunction<WinogradWgradParams> winograd_wgrad_blocks[kDTypes], winograd_wgrad_input[kDTypes],
+      winograd_wgrad_output[kDTypes];
 };
 
 namespace portable {

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "../cpu/conv.h"
 #include "../cpu/isa.h"
 #include "../cpu/parallel.h"
 #include "../cpu/plan.h"
@@ -75,6 +76,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("set_isa_for_testing", [](const std::string& name) { cpu::set_isa(name.c_str()); });
   m.def("plan_chunks", &plan_chunks, py::arg("units"), py::arg("elements_per_unit"), py::arg("threads"));
   m.def("count_threads", &count_threads, "How many threads run a parallel region.");
+  m.def("set_winograd", &cpu::set_winograd, py::arg("enabled"));
+  m.def("winograd", &cpu::winograd_enabled);
   m.def("pool_bytes", &pool_bytes, "Bytes that the pool of large tensors holds, in use or not.");
   m.def("release_pool", &release_pool, "Returns the pool's unused memory to the system.");
 }

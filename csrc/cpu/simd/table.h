@@ -30,6 +30,12 @@ namespace {  // internal linkage: no function of this file can stand in for anot
 
 #include "conv_wgrad.h"
 
+#include "winograd_transforms.h"
+
+#include "winograd.h"
+
+#include "winograd_wgrad.h"
+
 }  // namespace
 
 const Kernels kernels = {
@@ -46,6 +52,13 @@ const Kernels kernels = {
     {unpack_weights<float>, unpack_weights<double>, unpack_weights<bfloat16>},
     {conv_direct<float>, conv_direct<double>, conv_direct<bfloat16>},
     {conv_wgrad<float>, conv_wgrad<double>, conv_wgrad<bfloat16>},
+    {winograd_weights<float>, winograd_weights<double>, winograd_weights<bfloat16>},
+    {winograd_block<float>, winograd_block<double>, winograd_block<bfloat16>},
+    {winograd_input<float>, winograd_input<double>, winograd_input<bfloat16>},
+    {winograd_output<float>, winograd_output<double>, winograd_output<bfloat16>},
+    {winograd_wgrad_blocks<float>, winograd_wgrad_blocks<double>, winograd_wgrad_blocks<bfloat16>},
+    {winograd_wgrad_input<float>, winograd_wgrad_input<double>, winograd_wgrad_input<bfloat16>},
+    {winograd_wgrad_output<float>, winograd_wgrad_output<double>, winograd_wgrad_output<bfloat16>},
 };
 
 }  // namespace resnet_fused::cpu::RESNET_FUSED_ISA

@@ -1,0 +1,127 @@
+// Gradients of the weights by Winograd's products: sums[place][c][k] of transformed operand and gradient over the tiles.
+
+// The sums of one block of channels and one column tile, in all places: places [place * place_stride] of [kBlock][columns].
+template <typename A>
+RF_INLINE void multiply_tiles(const WinogradTiles& operand, const WinogradTiles& draw, int64_t block, int64_t tile,
+                              int64_t place, int64_t count, A* sums, bool accumulate) {
+  constexpr int64_t kColumns = kMicroColumns<A>;
+  int64_t zero = 0, channel = tile * kColumns;
+  MicroTile<A> t{};
+  t.row = 1;
+  t.step = kBlock;
+  t.offsets = &zero;
+  t.groups = 1;
+  t.depth = count;
+  t.b = (const A*)draw.data + place * draw.place_stride + channel / kBlock * draw.block_stride + channel % kBlock;
+  t.b_step = kBlock;
+  t.b_second = kColumns > kBlock ? draw.block_stride : kLanes<A>;
+  t.c_row = kColumns;
+  t.accumulate = accumulate;
+  const A* a = (const A*)operand.data + place * operand.place_stride + block * operand.block_stride;
+  int64_t cuts = cut_count(kBlock, kMicroRows);
+  for (int64_t i = 0; i < cuts; ++i) {
+    int64_t begin = cut_begin(kBlock, cuts, i);
+    t.c = sums + begin * kColumns;
+    run_rows<A>(cut_begin(kBlock, cuts, i + 1) - begin, t, a + begin);
+  }
+}
+
+// sums[place][kBlock][column] to weights[tap][kBlock][column].
+template <typename A>
+void transform_sums(const A* sums, int64_t place_stride, A* weights, bool accumulate) {
+  constexpr int L = kLanes<A>;
+  constexpr int64_t kTap = kBlock * kMicroColumns<A>;
+  using V = Vec<A, L>;
+  for (int64_t i = 0; i < kTap; i += L) {
+    V half[6][3];
+#pragma GCC unroll 6
+    for (int c = 0; c < 6; ++c) {
+      V s[6];
+#pragma GCC unroll 6
+      for (int r = 0; r < 6; ++r) {
+        s[r] = load<L>(sums + (r * 6 + c) * place_stride + i);
+      }
+      weight_gradient_transform<A>(s, half[c]);
+    }
+#pragma GCC unroll 3
+    for (int r = 0; r < 3; ++r) {
+      V s[6] = {half[0][r], half[1][r], half[2][r], half[3][r], half[4][r], half[5][r]}, o[3];
+      weight_gradient_transform<A>(s, o);
+#pragma GCC unroll 3
+      for (int c = 0; c < 3; ++c) {
+        A* target = weights + (r * 3 + c) * kTap + i;
+        store<L>(target, accumulate ? load<L>(target) + o[c] : o[c]);
+      }
+    }
+  }
+}
+
+template <typename A>
+struct WgradMemory {
+  A *panel, *sums;
+  WinogradTiles tiles, draw_tiles;
+  RF_MEMBER WgradMemory(const WinogradWgradParams& p, int64_t worker) : tiles(p.tiles), draw_tiles(p.draw_tiles) {
+    char* memory = (char*)p.workspace + worker * p.workspace_stride;
+    panel = (A*)(memory + p.panel_offset);
+    sums = (A*)(memory + p.sums_offset);
+    if (!tiles.data) {
+      tiles.data = memory + p.tiles_offset;
+      draw_tiles.data = memory + p.draw_tiles_offset;
+    }
+  }
+};
+
+// Each worker its own blocks, with sums of all weights: [place][column tile][block][kBlock][column].
+template <typename T>
+void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t) {
+  using A = Acc<T>;
+  constexpr int64_t kColumns = kMicroColumns<A>, kSquare = kBlock * kColumns;
+  WgradMemory<A> m(p, worker);
+  int64_t column_tiles = cut_count(p.draw.channels, kColumns), blocks = p.panel.blocks;
+  int64_t place_stride = column_tiles * blocks * kSquare + kBlock;
+  int64_t all = cut_count(p.operand.images * p.rows.per_image, p.rows.in_block);
+  int64_t block = cut_begin(all, p.parts, worker), first = block, end = cut_begin(all, p.parts, worker + 1);
+  for (; block < end; ++block) {
+    transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
+    transform_block<T, true>(p.draw, p.draw_panel, p.rows, block, m.panel, m.draw_tiles);
+    int64_t count = BlockRows(p.rows, p.operand.images, block).count * p.rows.columns;
+    for (int64_t place = 0; place < kWinogradPlaces; ++place) {
+      for (int64_t tile = 0; tile < column_tiles; ++tile) {
+        for (int64_t b = 0; b < blocks; ++b) {
+          multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count,
+                            m.sums + place * place_stride + (tile * blocks + b) * kSquare, block > first);
+        }
+      }
+    }
+  }
+  A* target = (A*)p.sums + worker * p.sums_stride;
+  for (int64_t i = 0; i < column_tiles * blocks; ++i) {
+    transform_sums<A>(m.sums + i * kSquare, place_stride, target + i * 9 * kSquare, false);
+  }
+}
+
+// A block by all workers: first its tile rows, then squares of kBlock channels by a column tile.
+template <typename T>
+void winograd_wgrad_input(const WinogradWgradParams& p, int64_t worker, int64_t task) {
+  using A = Acc<T>;
+  WgradMemory<A> m(p, worker);
+  TileRows one = p.rows;
+  one.in_block = 1;
+  int64_t row = p.block * p.rows.in_block + task;
+  m.tiles.data = (A*)m.tiles.data + task * p.rows.columns * kBlock;
+  m.draw_tiles.data = (A*)m.draw_tiles.data + task * p.rows.columns * kBlock;
+  transform_block<T, false>(p.operand, p.panel, one, row, m.panel, m.tiles);
+  transform_block<T, true>(p.draw, p.draw_panel, one, row, m.panel, m.draw_tiles);
+}
+template <typename T>
+void winograd_wgrad_output(const WinogradWgradParams& p, int64_t worker, int64_t task) {
+  using A = Acc<T>;
+  constexpr int64_t kSquare = kBlock * kMicroColumns<A>;
+  WgradMemory<A> m(p, worker);
+  int64_t tile = task / p.panel.blocks, b = task % p.panel.blocks;
+  int64_t count = BlockRows(p.rows, p.operand.images, p.block).count * p.rows.columns;
+  for (int64_t place = 0; place < kWinogradPlaces; ++place) {
+    multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count, m.sums + place * kSquare, false);
+  }
+  transform_sums<A>(m.sums, kSquare, (A*)p.sums + task * 9 * kSquare, p.block > 0);
+}

@@ -1,0 +1,214 @@
+// Winograd convolutions: which problems they take, and their blocks over the threads.
+#include "conv.h"
+#include "conv_grid.h"
+#include "conv_plan.h"
+#include "conv_result.h"
+#include "isa.h"
+#include "launch.h"
+#include "tasks.h"
+
+namespace resnet_fused::cpu {
+namespace {
+
+constexpr int64_t kLine = 64;
+constexpr int64_t kPad = kBlock;  // elements between places: a multiple of 4 KiB would share the cache's sets
+
+int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// The panel of `rows` tile rows of one image, whose tiles are `size` pixels wide.
+Panel tile_panel(const TileRows& t, int64_t size, int64_t first_row, int64_t first_column, int64_t channels,
+                 int64_t rows) {
+  Panel p{};
+  p.row_step = p.column_step = 1;
+  p.first_row = first_row;
+  p.first_column = first_column;
+  p.columns = t.columns * kWinogradTile + size - kWinogradTile;
+  p.blocks = ceil_div(channels, kBlock);
+  p.column_stride = kBlock;
+  p.row_stride = p.columns * kBlock;
+  p.block_stride = (rows * kWinogradTile + size - kWinogradTile) * p.row_stride + kPad;
+  return p;
+}
+
+WinogradTiles tile_strides(const TileRows& t, int64_t blocks) {
+  int64_t block = t.in_block * t.columns * kBlock + (blocks > 1 ? kPad : 0);
+  return {nullptr, blocks * block + kPad, block};
+}
+
+// Offsets into a worker's memory.
+class Layout {
+ public:
+  explicit Layout(DType dtype) : size_(acc_size(dtype)) {}
+  int64_t add(int64_t elements) {
+    int64_t offset = bytes_;
+    bytes_ += round_up(elements * size_, kLine) + kLine;
+    return offset;
+  }
+  int64_t bytes() const {
+    return bytes_;
+  }
+
+ private:
+  int64_t size_, bytes_ = 0;
+};
+
+std::vector<int64_t> nine_taps(const TapGrid& grid, const WeightStrides& strides) {
+  std::vector<int64_t> taps(9);
+  int64_t min_dy = grid.taps[0].dy, min_dx = grid.taps[0].dx;
+  for (const Tap& tap : grid.taps) {
+    min_dy = std::min(min_dy, tap.dy);
+    min_dx = std::min(min_dx, tap.dx);
+  }
+  for (const Tap& tap : grid.taps) {  // dgrad's are turned round
+    taps[(tap.dy - min_dy) * 3 + tap.dx - min_dx] = tap.r * strides.row + tap.s * strides.column;
+  }
+  return taps;
+}
+
+void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, const Operand& operand, Result result,
+                  Partials& partials, const Allocate& allocate) {
+  const Kernels& kernels = active_kernels();
+  int index = static_cast<int>(dtype);
+  int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(result.channels, columns);
+  TileRows rows{ceil_div(grid.height, kWinogradTile), ceil_div(grid.width, kWinogradTile), 1};
+  WinogradPlan plan = plan_winograd(operand.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
+                                    column_tiles, acc_size(dtype), max_threads(), machine_caches());
+  rows.in_block = plan.tile_rows;
+  int64_t blocks = ceil_div(operand.images * rows.per_image, rows.in_block);
+  for (int64_t b = 0; b < blocks; ++b) {
+    int64_t count = 0;
+    for (int64_t r = b * rows.in_block; r < std::min((b + 1) * rows.in_block, operand.images * rows.per_image); ++r) {
+      count += std::min(kWinogradTile, grid.height - r % rows.per_image * kWinogradTile) * grid.width;
+    }
+    partials.add(count);
+  }
+  result.partial = partials.allocate(allocate);
+  result.partial_stride = partials.stride();
+
+  int64_t min_dy = grid.taps[0].dy, min_dx = grid.taps[0].dx;
+  for (const Tap& tap : grid.taps) {
+    min_dy = std::min(min_dy, tap.dy);
+    min_dx = std::min(min_dx, tap.dx);
+  }
+  int64_t packed_rows = plan.shared ? 1 : std::min(rows.in_block, rows.per_image);
+  WinogradParams p{};
+  p.operand = operand;
+  p.panel = tile_panel(rows, kWinogradInput, min_dy, min_dx, operand.channels, packed_rows);
+  p.result = result;
+  p.rows = rows;
+  p.height = grid.height;
+  p.width = grid.width;
+  p.chunk = plan.transform_once ? 64 : plan.chunk;
+  p.tiles = tile_strides(rows, p.panel.blocks);
+  p.products_stride = rows.in_block * rows.columns * columns + kPad;
+  p.splits = plan.splits;
+
+  int64_t depth = p.panel.blocks * kBlock;
+  std::vector<int64_t> taps = nine_taps(grid, weights.strides);
+  void* packed = allocate(column_tiles * 9 * depth * columns * acc_size(dtype));
+  PackWeightsParams pack{weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, packed};
+  run_tasks(kernels.pack_weights[index], pack, column_tiles);
+  p.packed = packed;
+  if (plan.transform_once) {
+    p.transformed = allocate(column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype));
+    run_tasks(kernels.winograd_weights[index], p, column_tiles);
+  }
+  int64_t tile_elements = kWinogradPlaces * p.tiles.place_stride;
+  if (plan.shared) {
+    p.tiles.data = allocate(tile_elements * acc_size(dtype));
+  }
+  Layout layout(dtype);
+  p.panel_offset = layout.add(p.panel.blocks * p.panel.block_stride);
+  p.products_offset = layout.add(kWinogradPlaces * p.products_stride);
+  p.weights_offset = layout.add(plan.transform_once ? 0 : kWinogradPlaces * (p.chunk * kBlock * columns + kPad));
+  p.tiles_offset = layout.add(plan.shared ? 0 : tile_elements);
+  p.workspace_stride = layout.bytes();
+  p.workspace = allocate(max_threads() * layout.bytes());
+  if (!plan.shared) {
+    return run_tasks(kernels.winograd_block[index], p, blocks * p.splits);
+  }
+  for (p.block = 0; p.block < blocks; ++p.block) {
+    int64_t count = std::min(rows.in_block, operand.images * rows.per_image - p.block * rows.in_block);
+    run_tasks(kernels.winograd_input[index], p, count);
+    run_tasks(kernels.winograd_output[index], p, column_tiles);
+  }
+}
+
+}  // namespace
+
+bool winograd_serves(const ConvShape& c) {
+  return winograd_enabled() && c.R == 3 && c.S == 3 && c.stride[0] == 1 && c.stride[1] == 1 && c.dilation[0] == 1 &&
+         c.dilation[1] == 1 && c.groups == 1 && winograd_pays(c.N, c.C, c.K, c.P, c.Q);
+}
+
+void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
+                         Result result, Partials& partials, const Allocate& allocate) {
+  run_winograd(dtype, fprop_grid(shape), weights, operand, result, partials, allocate);
+}
+
+void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
+                         Partials& partials, const Allocate& allocate) {
+  const WeightStrides& w = weights.strides;
+  run_winograd(dtype, dgrad_grids(shape)[0], {weights.data, {w.in, w.out, w.row, w.column}}, draw, result, partials,
+               allocate);
+}
+
+void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
+                         const WeightStrides& strides, const Allocate& allocate) {
+  const Kernels& kernels = active_kernels();
+  int index = static_cast<int>(dtype);
+  int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(draw.channels, columns);
+  TileRows rows{ceil_div(shape.P, kWinogradTile), ceil_div(shape.Q, kWinogradTile), 1};
+  WinogradPlan plan =
+      plan_winograd_wgrad(draw.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
+                          column_tiles * columns, acc_size(dtype), max_threads(), machine_caches());
+  rows.in_block = plan.tile_rows;
+  int64_t blocks = ceil_div(draw.images * rows.per_image, rows.in_block);
+  int64_t packed_rows = plan.shared ? 1 : std::min(rows.in_block, rows.per_image);
+  WinogradWgradParams p{};
+  p.operand = operand;
+  p.draw = draw;
+  p.rows = rows;
+  p.panel = tile_panel(rows, kWinogradInput, -shape.padding[0], -shape.padding[1], operand.channels, packed_rows);
+  p.draw_panel = tile_panel(rows, kWinogradTile, 0, 0, draw.channels, packed_rows);
+  p.tiles = tile_strides(rows, p.panel.blocks);
+  p.draw_tiles = tile_strides(rows, p.draw_panel.blocks);
+  p.parts = plan.shared ? 1 : std::min<int64_t>(max_threads(), blocks);
+  int64_t elements = kWinogradPlaces * p.tiles.place_stride;
+  // A wide column tile may reach into a block of channels that is not there.
+  int64_t draw_elements = kWinogradPlaces * p.draw_tiles.place_stride + p.draw_tiles.block_stride;
+  if (plan.shared) {
+    p.tiles.data = allocate(elements * acc_size(dtype));
+    p.draw_tiles.data = allocate(draw_elements * acc_size(dtype));
+  }
+  int64_t squares = column_tiles * p.panel.blocks, square = kBlock * columns;
+  Layout layout(dtype);
+  p.panel_offset = layout.add(std::max(p.panel.blocks * p.panel.block_stride, p.draw_panel.blocks * p.draw_panel.block_stride));
+  p.tiles_offset = layout.add(plan.shared ? 0 : elements);
+  p.draw_tiles_offset = layout.add(plan.shared ? 0 : draw_elements);
+  p.sums_offset = layout.add(kWinogradPlaces * (plan.shared ? square : squares * square + kPad));
+  p.workspace_stride = layout.bytes();
+  p.workspace = allocate(max_threads() * layout.bytes());
+  p.sums_stride = squares * 9 * square;
+  p.sums = allocate(p.parts * p.sums_stride * acc_size(dtype));
+  if (!plan.shared) {
+    parallel_for(p.parts, [&](int64_t worker) { kernels.winograd_wgrad_blocks[index](p, worker, worker); });
+  } else {
+    for (p.block = 0; p.block < blocks; ++p.block) {
+      int64_t count = std::min(rows.in_block, draw.images * rows.per_image - p.block * rows.in_block);
+      run_tasks(kernels.winograd_wgrad_input[index], p, count);
+      run_tasks(kernels.winograd_wgrad_output[index], p, squares);
+    }
+  }
+  std::vector<int64_t> taps = nine_taps(fprop_grid(shape), strides);
+  UnpackWeightsParams unpack{{nullptr, strides, draw.channels, operand.channels, taps.data(), 9, 0, nullptr},
+                             p.sums, p.sums_stride, p.parts, weights};
+  run_tasks(kernels.unpack_weights[index], unpack, column_tiles);
+}
+
+}  // namespace resnet_fused::cpu
