@@ -76,15 +76,8 @@ void Partials::merge_sums(DType dtype, const void* invstd, void* sums) const {
   }
 }
 
-bool should_stream(DType dtype, const Result& r, int64_t images) {
-  constexpr int64_t kLine = 64;
-  bool aligned = reinterpret_cast<uintptr_t>(r.y) % kLine == 0 && r.pitch * element_size(dtype) % kLine == 0;
-  return aligned && images * r.height * r.width * r.pitch * element_size(dtype) > machine_caches().l3 / 4;
-}
-
 void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
                 void* stats, const Allocate& allocate) {
-  result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
   Partials partials(stats, shape.K);
   auto run = winograd_serves(shape) ? conv_fprop_winograd : conv_fprop_direct;
   run(dtype, shape, weights, operand, result, partials, allocate);
@@ -95,7 +88,6 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 
 void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                 void* sums, const Allocate& allocate) {
-  result.stream = shape.groups == 1 && should_stream(dtype, result, shape.N);
   Partials partials(sums, shape.C);
   auto run = winograd_serves(shape) ? conv_dgrad_winograd : conv_dgrad_direct;
   run(dtype, shape, weights, draw, result, partials, allocate);

@@ -57,14 +57,20 @@ struct Product {
     GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
     int64_t tasks = s.image_strips * s.row_strips * s.splits;
     int64_t elements = kernels.micro_rows * kernels.micro_columns[index] + g.elements;
-    int64_t stride = round_up(elements * acc_size(dtype), kLine) + kLine;
+    int64_t states_offset = round_up(elements * acc_size(dtype), kLine) + kLine;
+    int64_t columns = kernels.micro_columns[index], tiles = (result.channels + columns - 1) / columns;
+    int64_t stride = states_offset + tiles * round_up(4 * columns * acc_size(dtype), kLine);
+    // Whole pixels are written at a time where all the weights stay in the second-level cache.
+    int64_t weight_bytes = tiles * int64_t(g.offsets.size()) * g.depth * columns * acc_size(dtype);
+    bool pixels_first = weight_bytes <= machine_caches().l2 / 2;
     const void* packed = grid.taps.empty() ? nullptr : pack(g);
     void* workspace = allocate(workers_for(tasks) * stride);
     DirectParams params{
         operand, result, g.panel,
         {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance, g.column_advance,
          g.offsets.data(), int64_t(g.offsets.size()), g.depth, packed},
-        s.images, s.rows, s.image_strips, s.row_strips, s.splits, first_part, workspace, stride};
+        s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, first_part, workers_for(tasks), workspace, stride,
+        states_offset};
     run_tasks(kernels.conv_direct[index], params, tasks);
   }
 };

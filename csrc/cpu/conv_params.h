@@ -48,7 +48,6 @@ struct Result {
   const void *add, *add_out, *x;
   double* partial;     // [parts][2][partial_stride], of the statistics or sums; may be null
   int64_t partial_stride;
-  bool stream;         // past the caches
 };
 
 // A panel: element (block, image, row, column, c) of the packed operand.
@@ -80,9 +79,11 @@ struct DirectParams {
   int64_t strip_images, strip_rows;     // of a task
   int64_t image_strips, row_strips;     // images / strip_images, height / strip_rows, rounded up
   int64_t splits;                       // of the output channels' tiles over tasks
+  bool pixels_first;                    // all channels of some pixels, then the next pixels; else the other way round
   int64_t first_part;                   // of result.partial
-  void* workspace;                      // workspace_stride bytes for each worker
-  int64_t workspace_stride;
+  int64_t workers;
+  void* workspace;                      // for each worker: a tile, the panel, the column tiles' sums
+  int64_t workspace_stride, states_offset;
 };
 
 struct WeightStrides {

@@ -37,9 +37,6 @@ class Partials {
   double* data_ = nullptr;
 };
 
-// Whether a result is better written past the caches: it leaves them anyway, and needs not be read to be written.
-bool should_stream(DType dtype, const Result& result, int64_t images);
-
 // The algorithms.
 void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
                        Partials& partials, const Allocate& allocate);

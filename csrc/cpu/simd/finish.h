@@ -54,7 +54,7 @@ struct StatisticsFinish {
 #pragma GCC unroll 2
       for (int j = 0; j < COUNT; ++j) {
         V v = rounded<T, N>(load<N>(c + j * N));
-        put<N>(r.stream, y + j * N, v);
+        store<N>(y + j * N, v);
         V d = v - pivot[j];
         sum[j] += d;
         square[j] = fma(d, d, square[j]);
@@ -92,7 +92,7 @@ struct ApplyFinish {
           }
           v += s;
         }
-        put<N>(r.stream, (T*)r.y + offset + j * N, zero_up_to(floor, v, v));
+        store<N>((T*)r.y + offset + j * N, zero_up_to(floor, v, v));
       }
     }
   }
@@ -132,7 +132,7 @@ struct BackwardFinish {
           v += t;
         }
         v = rounded<T, N>(v);
-        put<N>(r.stream, (T*)r.y + offset + j * N, v);
+        store<N>((T*)r.y + offset + j * N, v);
         if constexpr (REDUCE) {
           V d = load<N>((const T*)r.x + offset + j * N) - mean[j];
           V g = zero_up_to(floor, fma(d, scale[j], shift[j]), v);

@@ -21,6 +21,8 @@ struct MicroTile {
   A* c;
   int64_t c_row;
   bool accumulate;
+  const char* ahead;       // memory needed soon: `ahead_lines` cache lines of it for each group
+  int64_t ahead_lines;
 };
 
 template <typename A, int M>
@@ -34,10 +36,14 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
     c[i][0] = c[i][1] = V{};
   }
   const A* b = t.b;
+  const char* ahead = t.ahead;
   const int64_t row = t.row, step = t.step, b_step = t.b_step, b_second = t.b_second, depth = t.depth;
   for (int64_t q = 0; q < t.groups; ++q) {
     const A* a0 = t.a[0] + t.offsets[q];
     const A* a1 = t.a[1] + t.offsets[q];
+    for (int64_t i = t.ahead_lines; i > 0; --i, ahead += 64) {
+      __builtin_prefetch(ahead, 0, 2);
+    }
     for (int64_t k = depth; k > 0; --k) {
       V b0 = load<L>(b), b1 = load<L>(b + b_second);
       b += b_step;

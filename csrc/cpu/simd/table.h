@@ -20,6 +20,8 @@ namespace {  // internal linkage: no function of this file can stand in for anot
 
 #include "micro_kernel.h"
 
+#include "ahead.h"
+
 #include "pack_operand.h"
 
 #include "finish.h"

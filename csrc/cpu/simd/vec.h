@@ -99,28 +99,6 @@ RF_INLINE V rounded(V v) {
   return v;
 }
 
-// Stores; with `stream`, past the caches where the target can: p is then aligned.
-template <int N, typename T, typename V>
-RF_INLINE void put(bool stream, T* p, V v) {
-#if RESNET_FUSED_VECTOR_BYTES > 16
-  if constexpr (N * sizeof(T) == RESNET_FUSED_VECTOR_BYTES) {
-    if (stream) {
-#if RESNET_FUSED_VECTOR_BYTES == 64
-      return _mm512_stream_si512((__m512i*)p, (__m512i)v);
-#else
-      return _mm256_stream_si256((__m256i*)p, (__m256i)v);
-#endif
-    }
-  }
-#endif
-  store<N>(p, v);
-}
-RF_INLINE void end_stream() {
-#if RESNET_FUSED_VECTOR_BYTES > 16
-  _mm_sfence();
-#endif
-}
-
 // Index bytes 0..8 and 255, widened to the lanes of A.
 template <int N, typename A>
 RF_INLINE Vec<Int<A>, N> load_index(const uint8_t* p) {

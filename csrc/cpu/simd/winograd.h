@@ -263,9 +263,6 @@ void winograd_block(const WinogradParams& p, int64_t worker, int64_t task) {
   for (int64_t tile = cut_begin(tiles, p.splits, split); tile < last; ++tile) {
     multiply_and_finish<T>(p, m, block, tile);
   }
-  if (p.result.stream) {
-    end_stream();
-  }
 }
 
 // A block by all workers, first its tile rows, then its column tiles.
@@ -281,7 +278,4 @@ void winograd_input(const WinogradParams& p, int64_t worker, int64_t task) {
 template <typename T>
 void winograd_output(const WinogradParams& p, int64_t worker, int64_t tile) {
   multiply_and_finish<T>(p, WinogradMemory<Acc<T>>(p, worker), p.block, tile);
-  if (p.result.stream) {
-    end_stream();
-  }
 }
