@@ -23,6 +23,8 @@ struct Kernels {
   ChunkFunction<StemPoolParams> stem_pool[kDTypes];  // units: rows of y, or planes
   ChunkFunction<StemPoolBackwardParams> stem_pool_backward[kDTypes];  // rows of x, or planes
 
+  float (*multiply_add)(int64_t count);  // chained so that the units are always busy; for measuring their peak
+  int64_t multiply_add_operations;       // of one count
   int64_t micro_rows, micro_columns[kDTypes];  // of the micro-kernel's tile
   TaskFunction<PackWeightsParams> pack_weights[kDTypes];  // tasks: column tiles
   TaskFunction<UnpackWeightsParams> unpack_weights[kDTypes];

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <set>
 #include <string>
 #include <thread>
@@ -67,6 +69,21 @@ size_t count_threads() {
   return std::set<std::thread::id>(ids.begin(), ids.end()).size();
 }
 
+// GFLOP/s of float32 multiply-adds on `threads` threads, the best of five measurements.
+double fma_peak(int threads) {
+  constexpr int64_t kCount = 4000000;
+  const cpu::Kernels& kernels = cpu::active_kernels();
+  double best = 0;
+  std::vector<float> results(threads);  // used, or else the loop would not be run
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    auto start = std::chrono::steady_clock::now();
+    cpu::parallel_for(threads, [&](int64_t i) { results[i] += kernels.multiply_add(kCount); });
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, double(threads) * kCount * kernels.multiply_add_operations / seconds / 1e9);
+  }
+  return best;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -78,6 +95,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("count_threads", &count_threads, "How many threads run a parallel region.");
   m.def("set_winograd", &cpu::set_winograd, py::arg("enabled"));
   m.def("winograd", &cpu::winograd_enabled);
+  m.def("fma_peak", &fma_peak, py::arg("threads"), "GFLOP/s of float32 multiply-adds on so many threads.");
   m.def("pool_bytes", &pool_bytes, "Bytes that the pool of large tensors holds, in use or not.");
   m.def("release_pool", &release_pool, "Returns the pool's unused memory to the system.");
 }

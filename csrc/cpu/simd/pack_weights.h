@@ -26,28 +26,80 @@ RF_INLINE void each_group(const PackWeightsParams& p, Visit visit) {
   }
 }
 
+// Rows and columns exchanged in squares, a row a vector.
+constexpr int64_t kSquareSide = 4;
+
+template <typename From, typename To>
+RF_INLINE void transpose_square(const From* source, int64_t source_row, To* target, int64_t target_row) {
+  using V = Vec<Acc<From>, kSquareSide>;
+  V r0 = load<kSquareSide>(source), r1 = load<kSquareSide>(source + source_row);
+  V r2 = load<kSquareSide>(source + 2 * source_row), r3 = load<kSquareSide>(source + 3 * source_row);
+  V low01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), high01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+  V low23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5), high23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+  store<kSquareSide>(target, (V)__builtin_shufflevector(low01, low23, 0, 1, 4, 5));
+  store<kSquareSide>(target + target_row, (V)__builtin_shufflevector(low01, low23, 2, 3, 6, 7));
+  store<kSquareSide>(target + 2 * target_row, (V)__builtin_shufflevector(high01, high23, 0, 1, 4, 5));
+  store<kSquareSide>(target + 3 * target_row, (V)__builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+}
+
+// target[j][i] = source[i][j]; elements of a row follow each other.
+template <typename From, typename To>
+RF_INLINE void transpose(const From* source, int64_t source_row, int64_t rows, int64_t columns, To* target,
+                         int64_t target_row) {
+  int64_t i = 0;
+  for (; i + kSquareSide <= rows; i += kSquareSide) {
+    int64_t j = 0;
+    for (; j + kSquareSide <= columns; j += kSquareSide) {
+      transpose_square(source + i * source_row + j, source_row, target + j * target_row + i, target_row);
+    }
+    for (; j < columns; ++j) {
+      for (int64_t k = i; k < i + kSquareSide; ++k) {
+        store<1>(target + j * target_row + k, load<1>(source + k * source_row + j));
+      }
+    }
+  }
+  for (; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      store<1>(target + j * target_row + i, load<1>(source + i * source_row + j));
+    }
+  }
+}
+
+template <typename A>
+RF_INLINE void zero(A* data, int64_t rows, int64_t columns, int64_t row) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      data[i * row + j] = 0;
+    }
+  }
+}
+
 template <typename T>
 void pack_weights(const PackWeightsParams& p, int64_t, int64_t tile) {
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>;
   A* packed = (A*)p.packed + tile * packed_depth<A>(p) * kColumns;
   int64_t columns = minimum(kColumns, p.out_channels - tile * kColumns);
+  int64_t rows = p.fold ? p.in_channels : kBlock;
   const T* weights = (const T*)p.weights + tile * kColumns * p.strides.out;
-  __builtin_memset(packed, 0, packed_depth<A>(p) * kColumns * sizeof(A));
   each_group(p, [&](int64_t offset, int64_t channels, int64_t row) __attribute__((always_inline)) {
     A* target = packed + row * kColumns;
     const T* source = weights + offset;
-    for (int64_t c = 0; c < channels; ++c, target += kColumns, source += p.strides.in) {
-      int64_t j = 0;
-      if (p.strides.out == 1) {
-        constexpr int L = kLanes<A>;
-        for (; j + L <= columns; j += L) {
-          store<L>(target + j, load<L>(source + j));
+    if (p.strides.in == 1 && p.strides.out != 1) {
+      transpose(source, p.strides.out, columns, channels, target, kColumns);
+    } else {
+      constexpr int L = kLanes<A>;
+      for (int64_t c = 0; c < channels; ++c) {
+        int64_t j = 0;
+        for (; p.strides.out == 1 && j + L <= columns; j += L) {
+          store<L>(target + c * kColumns + j, load<L>(source + c * p.strides.in + j));
+        }
+        for (; j < columns; ++j) {
+          target[c * kColumns + j] = load<1>(source + c * p.strides.in + j * p.strides.out)[0];
         }
       }
-      for (; j < columns; ++j) {
-        target[j] = load<1>(source + j * p.strides.out)[0];
-      }
     }
+    zero(target + columns, channels, kColumns - columns, kColumns);
+    zero(target + channels * kColumns, rows - channels, kColumns, kColumns);
   });
 }

@@ -38,6 +38,8 @@ namespace {  // internal linkage: no function of this file can stand in for anot
 
 #include "winograd_wgrad.h"
 
+#include "peak.h"
+
 }  // namespace
 
 const Kernels kernels = {
@@ -48,6 +50,8 @@ const Kernels kernels = {
     {mask_add<float>, mask_add<double>, mask_add<bfloat16>},
     {stem_pool<float>, stem_pool<double>, stem_pool<bfloat16>},
     {stem_pool_backward<float>, stem_pool_backward<double>, stem_pool_backward<bfloat16>},
+    multiply_add,
+    2 * kChains * kLanes<float>,
     kMicroRows,
     {kMicroColumns<float>, kMicroColumns<double>, kMicroColumns<float>},
     {pack_weights<float>, pack_weights<double>, pack_weights<bfloat16>},
