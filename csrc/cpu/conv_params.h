@@ -145,10 +145,11 @@ struct WinogradParams {
   Result result;              // one part for each block
   TileRows rows;
   int64_t height, width;      // of the result
-  const void* packed;         // weights [column tiles][blocks][9][kBlock][columns]
+  PackWeightsParams weights;
   const void* transformed;    // [column tiles][places][channels][columns]; null: transformed in each task
   int64_t chunk;              // channel blocks transformed at a time
   WinogradTiles tiles;        // of the block being worked on; data null: each worker's own
+  bool shared;                // tiles
   int64_t block;              // the one that tiles holds
   int64_t products_stride;    // elements between places of the products
   int64_t splits;
@@ -165,8 +166,11 @@ struct WinogradWgradParams {
   int64_t parts;                    // of the blocks over workers
   void* workspace;
   int64_t workspace_stride, panel_offset, tiles_offset, draw_tiles_offset, sums_offset;
-  void* sums;                       // [parts][sums_stride], in the order of packed weights
+  void* sums;                       // [parts][sums_stride], in the order of packed weights; null: written at once
   int64_t sums_stride;
+  bool last;                        // block
+  PackWeightsParams layout;
+  void* weights;
 };
 
 }  // namespace resnet_fused::cpu

@@ -110,10 +110,8 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
 
   int64_t depth = p.panel.blocks * kBlock;
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
-  void* packed = allocate(column_tiles * 9 * depth * columns * acc_size(dtype));
-  PackWeightsParams pack{weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, packed};
-  run_tasks(kernels.pack_weights[index], pack, column_tiles);
-  p.packed = packed;
+  p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
+  p.shared = plan.shared;
   if (plan.transform_once) {
     p.transformed = allocate(column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype));
     run_tasks(kernels.winograd_weights[index], p, column_tiles);
@@ -191,24 +189,27 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, O
   p.panel_offset = layout.add(std::max(p.panel.blocks * p.panel.block_stride, p.draw_panel.blocks * p.draw_panel.block_stride));
   p.tiles_offset = layout.add(plan.shared ? 0 : elements);
   p.draw_tiles_offset = layout.add(plan.shared ? 0 : draw_elements);
-  p.sums_offset = layout.add(kWinogradPlaces * (plan.shared ? square : squares * square + kPad));
+  p.sums_offset = layout.add(plan.shared ? (kWinogradPlaces + 9) * square : kWinogradPlaces * (squares * square + kPad));
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
   p.sums_stride = squares * 9 * square;
-  p.sums = allocate(p.parts * p.sums_stride * acc_size(dtype));
-  if (!plan.shared) {
-    parallel_for(p.parts, [&](int64_t worker) { kernels.winograd_wgrad_blocks[index](p, worker, worker); });
-  } else {
-    for (p.block = 0; p.block < blocks; ++p.block) {
-      int64_t count = std::min(rows.in_block, draw.images * rows.per_image - p.block * rows.in_block);
-      run_tasks(kernels.winograd_wgrad_input[index], p, count);
-      run_tasks(kernels.winograd_wgrad_output[index], p, squares);
-    }
+  if (!plan.shared || blocks > 1) {
+    p.sums = allocate(p.parts * p.sums_stride * acc_size(dtype));
   }
   std::vector<int64_t> taps = nine_taps(fprop_grid(shape), strides);
-  UnpackWeightsParams unpack{{nullptr, strides, draw.channels, operand.channels, taps.data(), 9, 0, nullptr},
-                             p.sums, p.sums_stride, p.parts, weights};
-  run_tasks(kernels.unpack_weights[index], unpack, column_tiles);
+  p.layout = {nullptr, strides, draw.channels, operand.channels, taps.data(), 9, 0, nullptr};
+  p.weights = weights;
+  if (!plan.shared) {
+    parallel_for(p.parts, [&](int64_t worker) { kernels.winograd_wgrad_blocks[index](p, worker, worker); });
+    UnpackWeightsParams unpack{p.layout, p.sums, p.sums_stride, p.parts, weights};
+    return run_tasks(kernels.unpack_weights[index], unpack, column_tiles);
+  }
+  for (p.block = 0; p.block < blocks; ++p.block) {
+    int64_t count = std::min(rows.in_block, draw.images * rows.per_image - p.block * rows.in_block);
+    p.last = p.block + 1 == blocks;
+    run_tasks(kernels.winograd_wgrad_input[index], p, count);
+    run_tasks(kernels.winograd_wgrad_output[index], p, squares);
+  }
 }
 
 }  // namespace resnet_fused::cpu

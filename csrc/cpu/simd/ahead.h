@@ -1,7 +1,6 @@
 // Brings what will be packed next into the second-level cache, a few lines with each group of products: packing waits for
 // memory, multiplying does not.
 
-constexpr int64_t kLineBytes = 64;
 constexpr int64_t kMostAhead = 16;  // lines at a time
 
 struct Ahead {
@@ -37,6 +36,7 @@ struct Ahead {
       if (region.at < region.end) {
         t.ahead = region.at;
         t.ahead_lines = lines;
+        t.ahead_step = lines * kLineBytes;
         region.at += t.groups * lines * kLineBytes;
       }
     }

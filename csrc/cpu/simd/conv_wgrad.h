@@ -77,14 +77,6 @@ void unpack_weights(const UnpackWeightsParams& p, int64_t, int64_t tile) {
         total[i] += sums[i];
       }
     }
-    T* target = weights + offset;
-    if (p.layout.strides.in == 1) {
-      return transpose(total, kColumns, channels, columns, target, p.layout.strides.out);
-    }
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t j = 0; j < columns; ++j) {
-        store<1>(target + c * p.layout.strides.in + j * p.layout.strides.out, Vec<A, 1>{total[c * kColumns + j]});
-      }
-    }
+    unpack_group(p.layout, total, channels, columns, weights + offset);
   });
 }

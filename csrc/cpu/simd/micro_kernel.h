@@ -10,6 +10,8 @@ constexpr int kMicroColumns = kVectors * kLanes<A>;
 // 14 x 2 accumulators of 32 vector registers, or 6 x 2 of 16; the rest hold b and the broadcast a.
 constexpr int kMicroRows = RESNET_FUSED_VECTOR_BYTES == 64 ? 14 : 6;
 
+constexpr int64_t kLineBytes = 64;
+
 template <typename A>
 struct MicroTile {
   const A* a[2];           // first element of each run of rows
@@ -21,8 +23,8 @@ struct MicroTile {
   A* c;
   int64_t c_row;
   bool accumulate;
-  const char* ahead;       // memory needed soon: `ahead_lines` cache lines of it for each group
-  int64_t ahead_lines;
+  const char* ahead;       // memory needed soon: `ahead_lines` cache lines of it for each group, the next group's
+  int64_t ahead_lines, ahead_step;  // `ahead_step` bytes further
 };
 
 template <typename A, int M>
@@ -41,9 +43,10 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   for (int64_t q = 0; q < t.groups; ++q) {
     const A* a0 = t.a[0] + t.offsets[q];
     const A* a1 = t.a[1] + t.offsets[q];
-    for (int64_t i = t.ahead_lines; i > 0; --i, ahead += 64) {
-      __builtin_prefetch(ahead, 0, 2);
+    for (int64_t i = 0; i < t.ahead_lines; ++i) {
+      __builtin_prefetch(ahead + i * kLineBytes, 0, 2);
     }
+    ahead += t.ahead_step;
     for (int64_t k = depth; k > 0; --k) {
       V b0 = load<L>(b), b1 = load<L>(b + b_second);
       b += b_step;

@@ -74,32 +74,74 @@ RF_INLINE void zero(A* data, int64_t rows, int64_t columns, int64_t row) {
   }
 }
 
+// One group: target[c][column], zero in the rows and columns that are not there.
+template <typename T>
+RF_INLINE void pack_group(const PackWeightsParams& p, const T* source, int64_t channels, int64_t columns, int64_t rows,
+                          Acc<T>* target) {
+  constexpr int L = kLanes<Acc<T>>;
+  constexpr int64_t kColumns = kMicroColumns<Acc<T>>;
+  if (p.strides.in == 1 && p.strides.out != 1) {
+    transpose(source, p.strides.out, columns, channels, target, kColumns);
+  } else {
+    for (int64_t c = 0; c < channels; ++c) {
+      int64_t j = 0;
+      for (; p.strides.out == 1 && j + L <= columns; j += L) {
+        store<L>(target + c * kColumns + j, load<L>(source + c * p.strides.in + j));
+      }
+      for (; j < columns; ++j) {
+        target[c * kColumns + j] = load<1>(source + c * p.strides.in + j * p.strides.out)[0];
+      }
+    }
+  }
+  zero(target + columns, channels, kColumns - columns, kColumns);
+  zero(target + channels * kColumns, rows - channels, kColumns, kColumns);
+}
+
+// The inverse, without the rows and columns that are not there.
+template <typename T>
+RF_INLINE void unpack_group(const PackWeightsParams& p, const Acc<T>* source, int64_t channels, int64_t columns,
+                            T* target) {
+  constexpr int64_t kColumns = kMicroColumns<Acc<T>>;
+  if (p.strides.in == 1) {
+    return transpose(source, kColumns, channels, columns, target, p.strides.out);
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t j = 0; j < columns; ++j) {
+      store<1>(target + c * p.strides.in + j * p.strides.out, Vec<Acc<T>, 1>{source[c * kColumns + j]});
+    }
+  }
+}
+
 template <typename T>
 void pack_weights(const PackWeightsParams& p, int64_t, int64_t tile) {
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>;
   A* packed = (A*)p.packed + tile * packed_depth<A>(p) * kColumns;
   int64_t columns = minimum(kColumns, p.out_channels - tile * kColumns);
-  int64_t rows = p.fold ? p.in_channels : kBlock;
   const T* weights = (const T*)p.weights + tile * kColumns * p.strides.out;
   each_group(p, [&](int64_t offset, int64_t channels, int64_t row) __attribute__((always_inline)) {
-    A* target = packed + row * kColumns;
-    const T* source = weights + offset;
-    if (p.strides.in == 1 && p.strides.out != 1) {
-      transpose(source, p.strides.out, columns, channels, target, kColumns);
-    } else {
-      constexpr int L = kLanes<A>;
-      for (int64_t c = 0; c < channels; ++c) {
-        int64_t j = 0;
-        for (; p.strides.out == 1 && j + L <= columns; j += L) {
-          store<L>(target + c * kColumns + j, load<L>(source + c * p.strides.in + j));
-        }
-        for (; j < columns; ++j) {
-          target[c * kColumns + j] = load<1>(source + c * p.strides.in + j * p.strides.out)[0];
-        }
-      }
-    }
-    zero(target + columns, channels, kColumns - columns, kColumns);
-    zero(target + channels * kColumns, rows - channels, kColumns, kColumns);
+    pack_group(p, weights + offset, channels, columns, p.fold ? channels : kBlock, packed + row * kColumns);
   });
+}
+
+// All taps of one block of input channels and one column tile: [tap][kBlock][column].
+template <typename T>
+void pack_square(const PackWeightsParams& p, int64_t tile, int64_t block, Acc<T>* packed) {
+  constexpr int64_t kColumns = kMicroColumns<Acc<T>>;
+  int64_t c = block * kBlock, channels = minimum(kBlock, p.in_channels - c);
+  int64_t columns = minimum(kColumns, p.out_channels - tile * kColumns);
+  const T* weights = (const T*)p.weights + tile * kColumns * p.strides.out + c * p.strides.in;
+  for (int64_t t = 0; t < p.tap_count; ++t) {
+    pack_group(p, weights + p.taps[t], channels, columns, kBlock, packed + t * kBlock * kColumns);
+  }
+}
+template <typename T>
+void unpack_square(const PackWeightsParams& p, int64_t tile, int64_t block, const Acc<T>* packed, T* weights) {
+  constexpr int64_t kColumns = kMicroColumns<Acc<T>>;
+  int64_t c = block * kBlock, channels = minimum(kBlock, p.in_channels - c);
+  int64_t columns = minimum(kColumns, p.out_channels - tile * kColumns);
+  weights += tile * kColumns * p.strides.out + c * p.strides.in;
+  for (int64_t t = 0; t < p.tap_count; ++t) {
+    unpack_group(p, packed + t * kBlock * kColumns, channels, columns, weights + p.taps[t]);
+  }
 }

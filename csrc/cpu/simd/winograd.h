@@ -91,14 +91,17 @@ void transform_block(const Operand& operand, const Panel& panel, const TileRows&
   });
 }
 
-// Channel blocks [first, first + count) of a column tile's packed weights to u[place][channel][column].
-template <typename A>
-void transform_weights(const A* packed, int64_t first, int64_t count, A* u, int64_t place_stride) {
+// Channel blocks [first, first + count) of a column tile's weights to u[place][channel][column].
+template <typename T>
+void transform_weights(const PackWeightsParams& p, int64_t tile, int64_t first, int64_t count, Acc<T>* u,
+                       int64_t place_stride) {
+  using A = Acc<T>;
   constexpr int L = kLanes<A>;
-  constexpr int64_t kColumns = kMicroColumns<A>, kTap = kBlock * kColumns;
+  constexpr int64_t kTap = kBlock * kMicroColumns<A>;
   using V = Vec<A, L>;
+  alignas(64) A w[9 * kTap];
   for (int64_t b = 0; b < count; ++b) {
-    const A* w = packed + (first + b) * 9 * kTap;
+    pack_square<T>(p, tile, first + b, w);
     for (int64_t i = 0; i < kTap; i += L) {
       V half[3][6];
 #pragma GCC unroll 3
@@ -120,14 +123,13 @@ void transform_weights(const A* packed, int64_t first, int64_t count, A* u, int6
   }
 }
 
-// A column tile's transformed weights, a chunk of channels: one task each.
+// All of a column tile's weights, where they are transformed before the blocks.
 template <typename T>
 void winograd_weights(const WinogradParams& p, int64_t, int64_t tile) {
   using A = Acc<T>;
-  constexpr int64_t kColumns = kMicroColumns<A>;
-  int64_t depth = p.panel.blocks * kBlock;
-  transform_weights<A>((const A*)p.packed + tile * 9 * depth * kColumns, 0, p.panel.blocks,
-                       (A*)p.transformed + tile * kWinogradPlaces * depth * kColumns, depth * kColumns);
+  int64_t place_stride = p.panel.blocks * kBlock * kMicroColumns<A>;
+  transform_weights<T>(p.weights, tile, 0, p.panel.blocks, (A*)p.transformed + tile * kWinogradPlaces * place_stride,
+                       place_stride);
 }
 
 template <typename A>
@@ -146,8 +148,9 @@ struct WinogradMemory {
 };
 
 // products[place][tile][column] of one column tile.
-template <typename A>
-void multiply(const WinogradParams& p, const WinogradMemory<A>& m, int64_t tile, int64_t count) {
+template <typename T>
+void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t tile, int64_t count) {
+  using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>;
   int64_t blocks = p.panel.blocks, offsets[64];  // of blocks
   MicroTile<A> t{};
@@ -168,8 +171,7 @@ void multiply(const WinogradParams& p, const WinogradMemory<A>& m, int64_t tile,
       weights = (const A*)p.transformed + tile * kWinogradPlaces * place_stride + first * kBlock * kColumns;
     } else {
       place_stride = now * kBlock * kColumns + kBlock;
-      transform_weights<A>((const A*)p.packed + tile * 9 * blocks * kBlock * kColumns, first, now, m.weights,
-                           place_stride);
+      transform_weights<T>(p.weights, tile, first, now, m.weights, place_stride);
       weights = m.weights;
     }
     for (int64_t b = 0; b < now; ++b) {
@@ -177,11 +179,15 @@ void multiply(const WinogradParams& p, const WinogradMemory<A>& m, int64_t tile,
     }
     t.groups = now;
     t.accumulate = first > 0;
+    t.ahead_lines = p.shared ? kMicroRows * kBlock * sizeof(A) / kLineBytes : 0;
+    t.ahead_step = m.tiles.block_stride * sizeof(A);
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       const A* input = (const A*)m.tiles.data + place * m.tiles.place_stride;
       t.b = weights + place * place_stride;
       for (int64_t i = 0; i < cuts; ++i) {
         int64_t begin = cut_begin(count, cuts, i);
+        // The next tile's operand may be no nearer than the last-level cache.
+        t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock : input + m.tiles.place_stride);
         t.c = m.products + place * p.products_stride + begin * kColumns;
         run_rows<A>(cut_begin(count, cuts, i + 1) - begin, t, input + begin * kBlock);
       }
@@ -228,7 +234,7 @@ void multiply_and_finish(const WinogradParams& p, const WinogradMemory<Acc<T>>& 
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>, kRow = kOutputTiles * kWinogradTile * kColumns;
   BlockRows range(p.rows, p.operand.images, block);
-  multiply<A>(p, m, tile, range.count * p.rows.columns);
+  multiply<T>(p, m, tile, range.count * p.rows.columns);
   FinishFunction<T> finish = finish_function<T>(p.result);
   FinishState<A> state;
   state.started = false;

@@ -123,5 +123,9 @@ void winograd_wgrad_output(const WinogradWgradParams& p, int64_t worker, int64_t
   for (int64_t place = 0; place < kWinogradPlaces; ++place) {
     multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count, m.sums + place * kSquare, false);
   }
-  transform_sums<A>(m.sums, kSquare, (A*)p.sums + task * 9 * kSquare, p.block > 0);
+  A* weights = p.sums ? (A*)p.sums + task * 9 * kSquare : m.sums + kWinogradPlaces * kSquare;
+  transform_sums<A>(m.sums, kSquare, weights, p.block > 0);
+  if (p.last) {
+    unpack_square<T>(p.layout, tile, b, weights, (T*)p.weights);
+  }
 }
