@@ -150,6 +150,7 @@ struct WinogradParams {
   int64_t chunk;              // channel blocks transformed at a time
   WinogradTiles tiles;        // of the block being worked on; data null: each worker's own
   bool shared;                // tiles
+  int64_t workers;
   int64_t block;              // the one that tiles holds
   int64_t products_stride;    // elements between places of the products
   int64_t splits;

@@ -112,6 +112,7 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
   p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
   p.shared = plan.shared;
+  p.workers = workers_for(blocks);
   if (plan.transform_once) {
     p.transformed = allocate(column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype));
     run_tasks(kernels.winograd_weights[index], p, column_tiles);

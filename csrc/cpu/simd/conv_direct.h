@@ -20,23 +20,13 @@ struct DirectStrip {
     return {count, ((image + q / rows) * p.result.height + y) * p.result.width + x, p.grid.x_step};
   }
 
-  // The lines that a run will write, on their way while its sums are computed.
-  RF_MEMBER void prefetch(Run run, int64_t column) const {
-    const char* y = (const char*)((const T*)p.result.y + run.pixel * p.result.pitch + p.result.first + column);
-    for (int64_t i = 0; i < run.rows; ++i, y += run.pixel_step * p.result.pitch * sizeof(T)) {
-      for (int64_t byte = 0; byte < kMicroColumns<A> * (int64_t)sizeof(T); byte += 64) {
-        __builtin_prefetch(y + byte, 1, 3);
-      }
-    }
-  }
-
   RF_MEMBER void multiply(MicroTile<A>& t, FinishState<A>* states, int rows_of_tile, int64_t first, int64_t last,
                           Run run, Run second) const {
     constexpr int64_t kColumns = kMicroColumns<A>;
     for (int64_t j = first; j < last; ++j) {
       t.b = (const A*)p.grid.weights + j * p.grid.groups * p.grid.depth * kColumns;
-      prefetch(run, j * kColumns);
-      prefetch(second, j * kColumns);
+      prefetch_run<T>(p.result, run, j * kColumns);
+      prefetch_run<T>(p.result, second, j * kColumns);
       ahead.next(t);
       run_micro_kernel<A, kMicroRows>(rows_of_tile, t);
       finish(p.result, states[j], tile, kColumns, run, j * kColumns);

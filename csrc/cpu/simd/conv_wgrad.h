@@ -25,7 +25,6 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
   t.row = 1;
   t.step = p.column_advance * p.panel.column_stride;
   t.offsets = lines;
-  t.depth = p.draw.width;
   t.b_step = kBlock;
   t.b_second = kColumns > kBlock ? p.draw_panel.block_stride : kLanes<A>;
   t.c_row = kColumns;
@@ -43,6 +42,11 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
       lines[q] = q / rows * p.panel.image_stride + q % rows * p.row_advance * p.panel.row_stride;
     }
     t.groups = images * rows;
+    t.depth = p.draw.width;
+    if (lines[t.groups - 1] == (t.groups - 1) * t.depth * t.step) {  // the rows follow each other in both panels
+      t.depth *= t.groups;
+      t.groups = 1;
+    }
     for (int64_t j = first; j < last; ++j) {
       int64_t channel = (j - first) * kColumns;
       t.b = draw + channel / kBlock * p.draw_panel.block_stride + channel % kBlock;

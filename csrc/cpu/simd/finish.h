@@ -151,6 +151,21 @@ struct BackwardFinish {
   }
 };
 
+// The lines that a run will read and write, on their way while its sums are computed.
+template <typename T>
+RF_INLINE void prefetch_run(const Result& r, Run run, int64_t column) {
+  int64_t first = (run.pixel * r.pitch + r.first + column) * sizeof(T), step = run.pixel_step * r.pitch * sizeof(T);
+  const void* tensors[] = {r.y, r.x, r.residual, r.add, r.add_out};
+  for (const void* tensor : tensors) {
+    const char* p = (const char*)tensor + first;
+    for (int64_t i = 0; tensor && i < run.rows; ++i, p += step) {
+      for (int64_t byte = 0; byte < kMicroColumns<Acc<T>> * (int64_t)sizeof(T); byte += kLineBytes) {
+        __builtin_prefetch(p + byte, 1, 3);
+      }
+    }
+  }
+}
+
 template <typename T, typename Body>
 __attribute__((noinline)) void finish_run(const Result& r, FinishState<Acc<T>>& state, const Acc<T>* c, int64_t c_row,
                                           Run run, int64_t column) {

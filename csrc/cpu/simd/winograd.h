@@ -149,7 +149,7 @@ struct WinogradMemory {
 
 // products[place][tile][column] of one column tile.
 template <typename T>
-void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t tile, int64_t count) {
+void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t tile, int64_t count, Ahead& ahead) {
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>;
   int64_t blocks = p.panel.blocks, offsets[64];  // of blocks
@@ -179,15 +179,19 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     }
     t.groups = now;
     t.accumulate = first > 0;
-    t.ahead_lines = p.shared ? kMicroRows * kBlock * sizeof(A) / kLineBytes : 0;
-    t.ahead_step = m.tiles.block_stride * sizeof(A);
+    if (p.shared) {
+      t.ahead_lines = kMicroRows * kBlock * sizeof(A) / kLineBytes;
+      t.ahead_step = m.tiles.block_stride * sizeof(A);
+    }
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       const A* input = (const A*)m.tiles.data + place * m.tiles.place_stride;
       t.b = weights + place * place_stride;
       for (int64_t i = 0; i < cuts; ++i) {
         int64_t begin = cut_begin(count, cuts, i);
-        // The next tile's operand may be no nearer than the last-level cache.
-        t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock : input + m.tiles.place_stride);
+        if (!p.shared) {
+          ahead.next(t);
+        } else  // the next tile's operand, which may be no nearer than the last-level cache
+          t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock : input + m.tiles.place_stride);
         t.c = m.products + place * p.products_stride + begin * kColumns;
         run_rows<A>(cut_begin(count, cuts, i + 1) - begin, t, input + begin * kBlock);
       }
@@ -230,11 +234,12 @@ RF_INLINE void transform_products(const A* products, int64_t place_stride, int64
 
 // A column tile of a block: products, transformed back and finished.
 template <typename T>
-void multiply_and_finish(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t block, int64_t tile) {
+void multiply_and_finish(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t block, int64_t tile,
+                         Ahead& ahead) {
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>, kRow = kOutputTiles * kWinogradTile * kColumns;
   BlockRows range(p.rows, p.operand.images, block);
-  multiply<T>(p, m, tile, range.count * p.rows.columns);
+  multiply<T>(p, m, tile, range.count * p.rows.columns, ahead);
   FinishFunction<T> finish = finish_function<T>(p.result);
   FinishState<A> state;
   state.started = false;
@@ -246,11 +251,16 @@ void multiply_and_finish(const WinogradParams& p, const WinogradMemory<Acc<T>>& 
       pixels += height * p.width;
       for (int64_t c = 0; c < p.rows.columns; c += kOutputTiles) {
         int64_t tiles = minimum(kOutputTiles, p.rows.columns - c), x = c * kWinogradTile;
+        auto run_of = [&](int64_t i) __attribute__((always_inline)) {
+          return Run{minimum(tiles * kWinogradTile, p.width - x), (image * p.height + y + i) * p.width + x, 1};
+        };
+        for (int64_t i = 0; i < height; ++i) {
+          prefetch_run<T>(p.result, run_of(i), tile * kColumns);
+        }
         transform_products<A>(m.products + (first + r * p.rows.columns + c) * kColumns, p.products_stride, tiles, rows,
                               kRow);
         for (int64_t i = 0; i < height; ++i) {
-          Run run{minimum(tiles * kWinogradTile, p.width - x), (image * p.height + y + i) * p.width + x, 1};
-          finish(p.result, state, rows + i * kRow, kColumns, run, tile * kColumns);
+          finish(p.result, state, rows + i * kRow, kColumns, run_of(i), tile * kColumns);
         }
       }
     }
@@ -266,8 +276,18 @@ void winograd_block(const WinogradParams& p, int64_t worker, int64_t task) {
   int64_t block = task / p.splits, split = task % p.splits;
   int64_t tiles = cut_count(p.result.channels, kMicroColumns<A>), last = cut_begin(tiles, p.splits, split + 1);
   transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
+  Ahead ahead;
+  BlockRows next(p.rows, p.operand.images, block + p.workers);
+  if (next.count > 0 && p.splits == 1) {
+    int64_t image = next.first / p.rows.per_image, row = next.first % p.rows.per_image;
+    int64_t images = (row + next.count - 1) / p.rows.per_image + 1;
+    int64_t cuts = cut_count(p.rows.in_block * p.rows.columns, kMicroRows) * cut_count(p.panel.blocks, p.chunk);
+    ahead.plan(p.operand, sizeof(T), image, images, row * kWinogradTile,
+               (next.count - (images - 1) * p.rows.per_image) * kWinogradTile,
+               tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
+  }
   for (int64_t tile = cut_begin(tiles, p.splits, split); tile < last; ++tile) {
-    multiply_and_finish<T>(p, m, block, tile);
+    multiply_and_finish<T>(p, m, block, tile, ahead);
   }
 }
 
@@ -283,5 +303,6 @@ void winograd_input(const WinogradParams& p, int64_t worker, int64_t task) {
 }
 template <typename T>
 void winograd_output(const WinogradParams& p, int64_t worker, int64_t tile) {
-  multiply_and_finish<T>(p, WinogradMemory<Acc<T>>(p, worker), p.block, tile);
+  Ahead none;
+  multiply_and_finish<T>(p, WinogradMemory<Acc<T>>(p, worker), p.block, tile, none);
 }
