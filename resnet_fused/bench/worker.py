@@ -54,6 +54,7 @@ class Runner:
         self.images = start.images.contiguous(memory_format=self.contender.memory_format)
         self.labels = start.labels
         del start, model
+        measure.forget_peak()  # converting a model can take more memory than running it
         self.resident_before = measure.resident_bytes()
 
     def step(self) -> float:
