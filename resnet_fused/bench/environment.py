@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from typing import Any
+from typing import Any, Iterable
 
 import torch
 
@@ -56,8 +56,8 @@ def extension_facts(which: str) -> dict[str, Any]:
     return {**facts, "unavailable": reason} if reason else facts
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of the package and of what its speed depends on."""
+def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
+    """Versions of the package, of what its speed depends on, and of further ``packages``."""
     return {
         "resnet_fused": package_version("resnet-fused"),
         "python": platform.python_version(),
@@ -66,6 +66,7 @@ def versions() -> dict[str, str | None]:
         "triton": package_version("triton"),
         "cuda": torch.version.cuda,
         "compiler": compiler_version(),
+        **{package: package_version(package) for package in packages},
     }
 
 
@@ -74,10 +75,10 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(threads: int | None = None) -> dict[str, Any]:
-    """Everything above in one JSON-ready dictionary."""
+def describe(threads: int | None = None, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything above in one JSON-ready dictionary; ``packages`` are further ones whose versions matter."""
     return {
-        "versions": versions(),
+        "versions": versions(packages),
         "cpu_model": cpu_model(),
         "cpus": cpu_count(),
         "threads": threads or torch.get_num_threads(),

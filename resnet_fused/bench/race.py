@@ -35,13 +35,17 @@ class Entry:
 
 @dataclass
 class Race:
-    """What one job gave: the oracle's reply, the number of rounds and one entry per contender."""
+    """What one job gave: the oracle's reply, the number of rounds and one entry per contender that raced.
+
+    ``left_out`` has the reason for each of the others.
+    """
 
     job: Job
     oracle: dict[str, Any]
     entries: list[Entry]
     rounds: int
     seconds: float
+    left_out: dict[str, str]
 
 
 def rotated(items: Sequence[Any], by: int) -> list[Any]:
@@ -127,13 +131,15 @@ class _Track:
 def run_race(job: Job, specs: Sequence[str], budget: float, most_rounds: int | None, progress: Progress) -> Race:
     """Race ``specs`` on ``job`` for about ``budget`` seconds: at least one round, at most ``most_rounds``.
 
-    ``progress`` is told what is about to run. Contenders that fail are in the result with their error; an oracle that
-    fails raises ``WorkerFailed``, for without it nothing can be judged.
+    ``progress`` is told what is about to run. Contenders that cannot race here are left out with the reason, those that
+    fail are in the result with their error; an oracle that fails raises ``WorkerFailed``, for without it nothing can be
+    judged.
     """
     start = time.monotonic()
+    left_out = {spec: reason for spec in specs if (reason := contenders.why_not(spec, job.mode))}
     with tempfile.TemporaryDirectory(prefix="resnet-fused-") as folder:
         start_file, exact_file = os.path.join(folder, "start.pt"), os.path.join(folder, "exact.pt")
-        with _Track(job, specs, start + budget, progress) as track:
+        with _Track(job, contenders.racing(specs, job.mode), start + budget, progress) as track:
             progress("float64 reference")
             timeout = SLOWEST_START + 20 * oracle.CHECK_SECONDS
             answer = track.oracle.ask("oracle", timeout, job=asdict(job), start_file=start_file, exact_file=exact_file)
@@ -141,4 +147,4 @@ def run_race(job: Job, specs: Sequence[str], budget: float, most_rounds: int | N
             track.warm_up(start_file)
             rounds = track.run_rounds(most_rounds or MOST_ROUNDS)
             track.finish(exact_file, answer["images"])
-    return Race(job, answer, track.entries, rounds, time.monotonic() - start)
+    return Race(job, answer, track.entries, rounds, time.monotonic() - start, left_out)

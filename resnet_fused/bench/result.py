@@ -55,7 +55,7 @@ def _contender(race: Race, entry: Entry) -> dict[str, Any]:
         "status": "wrong" if numbers["reasons"] else "ok",
         **numbers,
         **timing,
-        "compile_seconds": max(0.0, entry.warm_ups[0] - steady) if contender["name"] == contenders.COMPILED else None,
+        "compile_seconds": max(0.0, entry.warm_ups[0] - steady) if contenders.compiles(entry.spec) else None,
         "images_per_second": asdict(throughput(entry.seconds, race.job.batch)),
         **entry.memory,
         "saved_for_backward_bytes_per_image": None if saved is None else saved / race.job.batch,
@@ -91,6 +91,7 @@ def job_result(race: Race) -> dict[str, Any]:
             for layout, numbers in eager.items()
         },
         "contenders": rows,
+        "left_out": [{"name": contenders.name_of(spec), "reason": reason} for spec, reason in race.left_out.items()],
         "speedups": speedups(race, rows),
     }
 

@@ -100,6 +100,7 @@ def job_table(job: dict[str, Any]) -> str:
             lines.append(f"{row['label']} is WRONG, no speed-up is given: {'; '.join(row['reasons'])}")
         elif row["compile_seconds"] is not None:
             lines.append(f"{row['label']} compiled for {row['compile_seconds']:.0f} s in its first step (not counted)")
+    lines += [f"{absent['name']} {absent['reason']}" for absent in job["left_out"]]
     if few_rounds(job):
         lines.append(f"caution: {few_rounds(job)}")
     lines.append(f"output err: largest error against float64 over {plural(job['check_images'], 'image')}; "

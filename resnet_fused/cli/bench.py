@@ -1,4 +1,4 @@
-"""``resnet-fused bench``: race eager, torch.compile and fused on the same weights and photographs."""
+"""``resnet-fused bench``: race fused and its peers on the same weights and photographs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def positive(text: str) -> int:
 def add_parser(commands: Any) -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
-        "bench", help="race eager, torch.compile and fused", allow_abbrev=False,
-        description="Race eager NCHW, eager channels_last, torch.compile and fused on the same weights and the same "
-        "real photographs, each in a process of its own, round robin. Exit status 1 if any numbers are wrong.",
+        "bench", help="race eager, torch.compile, other engines and fused", allow_abbrev=False,
+        description="Race eager NCHW, eager channels_last, torch.compile and fused, and in inference other engines too, on "
+        "the same weights and the same real photographs, each in a process of its own, round robin. Exit status 1 if any "
+        "numbers are wrong.",
     )
     option = parser.add_argument
     option("--model", nargs="+", choices=MODELS, default=list(DEFAULT_MODELS), metavar="MODEL",
@@ -44,9 +45,10 @@ def add_parser(commands: Any) -> None:
     option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
     option("--backend", choices=("auto", "reference", "cpu"), default="auto",
            help="backend of the fused contender (default: %(default)s)")
-    option("--contenders", nargs="+", default=list(contenders.DEFAULT), metavar="NAME",
-           help=f"who races (default: {' '.join(contenders.DEFAULT)}); NAME=module:function adds your own, "
-           "a function (model, job) -> module")
+    option("--contenders", nargs="+", metavar="NAME",
+           help=f"who races (default: {' '.join(contenders.DEFAULT['train'])} in train, "
+           f"{' '.join(contenders.DEFAULT['infer'])} in infer; there is also compile_nchw); NAME=module:function adds "
+           f"your own, a function (model, job) -> module. The engines come with {contenders.INSTALL_PEERS}")
     option("--rounds", type=positive, metavar="R", help="most rounds per job (default: as many as the budget allows)")
     option("--budget", type=positive, metavar="SECONDS",
            help=f"for all jobs together (default: {DEFAULT_BUDGET}, or no limit with --rounds)")
@@ -65,6 +67,17 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         for model in dict.fromkeys(options.model)
         for mode in modes
     ]
+
+
+def specs_of(options: argparse.Namespace, mode: str) -> Sequence[str]:
+    """The contenders asked for, or the mode's own."""
+    return options.contenders or contenders.DEFAULT[mode]
+
+
+def packages_raced(jobs: Sequence[Job], options: argparse.Namespace) -> list[str]:
+    """The packages that the contenders of these jobs brought with them."""
+    raced = [spec for job in jobs for spec in contenders.racing(specs_of(options, job.mode), job.mode)]
+    return list(dict.fromkeys(package for spec in raced for package in contenders.packages_of(spec)))
 
 
 def budgets(jobs: Sequence[Job], total: float) -> Iterator[float]:
@@ -90,10 +103,11 @@ def public_command(arguments: Sequence[str]) -> str:
 
 def check_options(options: argparse.Namespace) -> None:
     """End with usage and status 2 where a contender cannot be meant, before anything is run."""
-    names = [contenders.name_of(spec) for spec in options.contenders]
+    specs = options.contenders or ()
+    names = [contenders.name_of(spec) for spec in specs]
     if len(set(names)) < len(names):
         options.parser.error("each contender needs a name of its own")
-    for spec in options.contenders:
+    for spec in specs:
         try:
             contenders.resolve(spec)
         except (ValueError, ImportError, AttributeError) as error:
@@ -115,7 +129,8 @@ def race_all(jobs: Sequence[Job], options: argparse.Namespace) -> list[dict[str,
                 bar.n = min(time.monotonic() - start, total)
                 bar.set_description_str(f"{job.model} {job.mode}: {what}")
 
-            finished.append(result.job_result(run_race(job, options.contenders, budget, options.rounds, progress)))
+            race = run_race(job, specs_of(options, job.mode), budget, options.rounds, progress)
+            finished.append(result.job_result(race))
             tqdm.write(table.job_table(finished[-1]) + "\n", file=sys.stdout)
     return finished
 
@@ -125,13 +140,14 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     check_options(options)
     start = time.time()
     try:
-        jobs = race_all(jobs_of(options), options)
+        asked = jobs_of(options)
+        jobs = race_all(asked, options)
         outcome = {
             "schema": result.SCHEMA,
             "command": public_command(arguments),
             "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
             "seconds": time.time() - start,
-            "environment": environment.describe(options.threads),
+            "environment": environment.describe(options.threads, packages_raced(asked, options)),
             "jobs": jobs,
         }
         write_outputs(outcome, options)
