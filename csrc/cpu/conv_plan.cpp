@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace resnet_fused::cpu {
 namespace {
@@ -54,7 +53,11 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
 
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches) {
-  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 1, caches), 1};
+  // Panels share the second-level cache with the sums; sums that do not fit are read and written for each strip, so that
+  // strips are long.
+  Caches panels = caches;
+  panels.l2 = sums_bytes <= caches.l2 / 2 ? caches.l2 / 2 : sums_bytes <= 2 * caches.l2 ? caches.l2 : caches.l3 / 4;
+  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 1, panels), 1};
   Strips& s = plan.strips;
   // Sums that a core's cache does not hold are better divided among the workers than had by each.
   if (sums_bytes > caches.l2 / 2 || s.image_strips * s.row_strips < threads) {
@@ -70,11 +73,6 @@ bool winograd_pays(int64_t images, int64_t channels, int64_t filters, int64_t he
   return channels >= 16 && filters >= 16 && tiles >= 16 && 2 * products <= direct;
 }
 
-static int64_t tune(const char* name, int64_t otherwise) {
-  const char* v = getenv(name);
-  return v ? atoll(v) : otherwise;
-}
-
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
   int64_t row_bytes = 36 * channels * tile_columns * element_bytes;
@@ -83,13 +81,10 @@ WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_colum
   plan.shared = plan.tile_rows * tile_columns < 14 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
   plan.chunk = 8;
   plan.splits = 1;
-  plan.shared = tune("RF_SHARED", plan.shared);
   if (plan.shared) {
     plan.tile_rows = std::clamp<int64_t>(caches.l3 / 3 / row_bytes, 1, images * tile_rows);
   }
-  plan.tile_rows = tune("RF_ROWS", plan.tile_rows);
-  plan.transform_once = tune("RF_ONCE", !plan.shared || plan.tile_rows < images * tile_rows);
-  plan.chunk = tune("RF_CHUNK", plan.chunk);
+  plan.transform_once = !plan.shared || plan.tile_rows < images * tile_rows;
   return plan;
 }
 
@@ -97,13 +92,11 @@ WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile
                                  int64_t filters, int64_t element_bytes, int threads, const Caches& caches) {
   int64_t row_bytes = 36 * (channels + filters) * tile_columns * element_bytes;
   WinogradPlan plan{};
-  plan.tile_rows = std::clamp<int64_t>(caches.l2 * 5 / 8 / row_bytes, 1, images * tile_rows);
+  plan.tile_rows = std::clamp<int64_t>(caches.l2 / row_bytes, 1, images * tile_rows);
   plan.shared = channels * filters > 128 * 128 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
-  plan.shared = tune("RF_WSHARED", plan.shared);
   if (plan.shared) {
     plan.tile_rows = std::clamp<int64_t>(caches.l3 * 2 / 3 / row_bytes, 1, images * tile_rows);
   }
-  plan.tile_rows = tune("RF_WROWS", plan.tile_rows);
   return plan;
 }
 

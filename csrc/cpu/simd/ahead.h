@@ -7,23 +7,26 @@ struct Ahead {
   struct Region {
     const char *at, *end;
   };
-  Region regions[3];
+  Region regions[6];
   int count = 0, turn = 0;
-  int64_t lines = 0;  // with each group
+  int64_t bytes = 0, lines = 0;  // lines with each group
 
-  // Rows [row, row + rows) of the images [image, image + images) of the operand's tensors, over so many groups.
-  void plan(const Operand& o, int64_t element, int64_t image, int64_t images, int64_t row, int64_t rows, int64_t groups) {
-    int64_t row_bytes = o.width * o.pitch * element, total = 0;
+  // Rows [row, row + rows) of the images [image, image + images) of an operand's tensors.
+  void add(const Operand& o, int64_t element, int64_t image, int64_t images, int64_t row, int64_t rows) {
+    int64_t row_bytes = o.width * o.pitch * element;
     int64_t begin = image * o.height + row, end = (image + images - 1) * o.height + minimum(row + rows, o.height);
     end = minimum(end, o.images * o.height);
     const void* tensors[] = {o.x, o.raw, o.out};
     for (const void* tensor : tensors) {
       if (tensor && begin < end) {
         regions[count++] = {(const char*)tensor + begin * row_bytes, (const char*)tensor + end * row_bytes};
-        total += (end - begin) * row_bytes / kLineBytes;
+        bytes += (end - begin) * row_bytes;
       }
     }
-    lines = minimum(total / groups + 1, kMostAhead);
+  }
+  // All of it is to be there after so many groups.
+  void spread(int64_t groups) {
+    lines = groups > 0 ? minimum(bytes / kLineBytes / groups + 1, kMostAhead) : 0;
   }
 
   // Where the next product's groups find their lines, and how many each.

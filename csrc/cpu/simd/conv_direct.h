@@ -76,10 +76,10 @@ void conv_direct(const DirectParams& p, int64_t worker, int64_t task) {
   int64_t later = strip + p.workers;
   if (p.grid.groups > 0 && later < p.image_strips * p.row_strips) {
     int64_t tiles_of_pixels = images * rows * cut_count(p.grid.width, kMicroRows);
-    ahead.plan(p.operand, sizeof(T), later / p.row_strips * p.strip_images, p.strip_images,
-               later % p.row_strips * p.strip_rows * p.grid.row_advance * p.panel.row_step,
-               p.strip_rows * p.grid.row_advance * p.panel.row_step,
-               cut_count(p.result.channels, kColumns) * tiles_of_pixels * p.grid.groups);
+    ahead.add(p.operand, sizeof(T), later / p.row_strips * p.strip_images, p.strip_images,
+              later % p.row_strips * p.strip_rows * p.grid.row_advance * p.panel.row_step,
+              p.strip_rows * p.grid.row_advance * p.panel.row_step);
+    ahead.spread(cut_count(p.result.channels, kColumns) * tiles_of_pixels * p.grid.groups);
   }
   DirectStrip<T> strip_tiles{p, panel, tile, image, row, images, rows, finish_function<T>(p.result), ahead};
   MicroTile<A> t{{}, p.grid.column_advance * p.panel.column_stride, 1, p.grid.offsets, p.grid.groups, p.grid.depth,

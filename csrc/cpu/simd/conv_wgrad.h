@@ -47,6 +47,14 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
       t.depth *= t.groups;
       t.groups = 1;
     }
+    Ahead ahead;
+    if (strip + 1 < end) {
+      int64_t next_image = (strip + 1) / p.row_strips * p.strip_images, next_row = (strip + 1) % p.row_strips * p.strip_rows;
+      ahead.add(p.draw, sizeof(T), next_image, p.strip_images, next_row, p.strip_rows);
+      int64_t advance = p.row_advance * p.panel.row_step;
+      ahead.add(p.operand, sizeof(T), next_image, p.strip_images, next_row * advance, p.strip_rows * advance);
+      ahead.spread((last - first) * p.groups * cuts * t.groups);
+    }
     for (int64_t j = first; j < last; ++j) {
       int64_t channel = (j - first) * kColumns;
       t.b = draw + channel / kBlock * p.draw_panel.block_stride + channel % kBlock;
@@ -55,6 +63,7 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
         for (int64_t i = 0; i < cuts; ++i) {
           int64_t begin = cut_begin(row_count, cuts, i);
           t.c = target + begin * kColumns;
+          ahead.next(t);
           run_rows<A>(cut_begin(row_count, cuts, i + 1) - begin, t, operand + p.offsets[g] + begin);
         }
       }

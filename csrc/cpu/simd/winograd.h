@@ -20,6 +20,17 @@ RF_INLINE void each_image(const TileRows& t, const BlockRows& block, Visit visit
   }
 }
 
+// What a block packs of an operand.
+RF_INLINE void add_block(Ahead& ahead, const Operand& o, int64_t element, const TileRows& t, int64_t block) {
+  BlockRows rows(t, o.images, block);
+  if (rows.count > 0) {
+    int64_t image = rows.first / t.per_image, row = rows.first % t.per_image;
+    int64_t images = (row + rows.count - 1) / t.per_image + 1;
+    ahead.add(o, element, image, images, row * kWinogradTile,
+              (rows.count - (images - 1) * t.per_image) * kWinogradTile);
+  }
+}
+
 // The tiles of one tile row, IN x IN pixels each in steps of kWinogradTile, in all places: transform both ways.
 template <typename A, int IN, typename Transform>
 RF_INLINE void transform_tile_row(const A* panel, int64_t row_stride, int64_t tile_columns, A* tiles,
@@ -277,14 +288,10 @@ void winograd_block(const WinogradParams& p, int64_t worker, int64_t task) {
   int64_t tiles = cut_count(p.result.channels, kMicroColumns<A>), last = cut_begin(tiles, p.splits, split + 1);
   transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
   Ahead ahead;
-  BlockRows next(p.rows, p.operand.images, block + p.workers);
-  if (next.count > 0 && p.splits == 1) {
-    int64_t image = next.first / p.rows.per_image, row = next.first % p.rows.per_image;
-    int64_t images = (row + next.count - 1) / p.rows.per_image + 1;
+  if (p.splits == 1) {
+    add_block(ahead, p.operand, sizeof(T), p.rows, block + p.workers);
     int64_t cuts = cut_count(p.rows.in_block * p.rows.columns, kMicroRows) * cut_count(p.panel.blocks, p.chunk);
-    ahead.plan(p.operand, sizeof(T), image, images, row * kWinogradTile,
-               (next.count - (images - 1) * p.rows.per_image) * kWinogradTile,
-               tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
+    ahead.spread(tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
   }
   for (int64_t tile = cut_begin(tiles, p.splits, split); tile < last; ++tile) {
     multiply_and_finish<T>(p, m, block, tile, ahead);

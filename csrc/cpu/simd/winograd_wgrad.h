@@ -3,7 +3,7 @@
 // The sums of one block of channels and one column tile, in all places: places [place * place_stride] of [kBlock][columns].
 template <typename A>
 RF_INLINE void multiply_tiles(const WinogradTiles& operand, const WinogradTiles& draw, int64_t block, int64_t tile,
-                              int64_t place, int64_t count, A* sums, bool accumulate) {
+                              int64_t place, int64_t count, A* sums, bool accumulate, Ahead& ahead) {
   constexpr int64_t kColumns = kMicroColumns<A>;
   int64_t zero = 0, channel = tile * kColumns;
   MicroTile<A> t{};
@@ -22,6 +22,7 @@ RF_INLINE void multiply_tiles(const WinogradTiles& operand, const WinogradTiles&
   for (int64_t i = 0; i < cuts; ++i) {
     int64_t begin = cut_begin(kBlock, cuts, i);
     t.c = sums + begin * kColumns;
+    ahead.next(t);
     run_rows<A>(cut_begin(kBlock, cuts, i + 1) - begin, t, a + begin);
   }
 }
@@ -85,11 +86,17 @@ void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t
     transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
     transform_block<T, true>(p.draw, p.draw_panel, p.rows, block, m.panel, m.draw_tiles);
     int64_t count = BlockRows(p.rows, p.operand.images, block).count * p.rows.columns;
+    Ahead ahead;
+    if (block + 1 < end) {
+      add_block(ahead, p.operand, sizeof(T), p.rows, block + 1);
+      add_block(ahead, p.draw, sizeof(T), p.rows, block + 1);
+      ahead.spread(kWinogradPlaces * column_tiles * blocks * cut_count(kBlock, kMicroRows));
+    }
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       for (int64_t tile = 0; tile < column_tiles; ++tile) {
         for (int64_t b = 0; b < blocks; ++b) {
           multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count,
-                            m.sums + place * place_stride + (tile * blocks + b) * kSquare, block > first);
+                            m.sums + place * place_stride + (tile * blocks + b) * kSquare, block > first, ahead);
         }
       }
     }
@@ -119,9 +126,10 @@ void winograd_wgrad_output(const WinogradWgradParams& p, int64_t worker, int64_t
   constexpr int64_t kSquare = kBlock * kMicroColumns<A>;
   WgradMemory<A> m(p, worker);
   int64_t tile = task / p.panel.blocks, b = task % p.panel.blocks;
+  Ahead none;
   int64_t count = BlockRows(p.rows, p.operand.images, p.block).count * p.rows.columns;
   for (int64_t place = 0; place < kWinogradPlaces; ++place) {
-    multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count, m.sums + place * kSquare, false);
+    multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count, m.sums + place * kSquare, false, none);
   }
   A* weights = p.sums ? (A*)p.sums + task * 9 * kSquare : m.sums + kWinogradPlaces * kSquare;
   transform_sums<A>(m.sums, kSquare, weights, p.block > 0);
