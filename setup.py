@@ -46,6 +46,7 @@ CPU_SOURCES = [
     "csrc/torch/parallel.cpp",
     "csrc/torch/stem_cpu.cpp",
     "csrc/torch/allocator.cpp",
+    "csrc/torch/weight_cache.cpp",
 ]
 CUDA_SOURCES = ["csrc/cuda/build_facts.cu", "csrc/torch/cuda_module.cpp"]
 

@@ -5,6 +5,7 @@
 
 #include "conv_plan.h"
 #include "conv_result.h"
+#include "isa.h"
 #include "launch.h"
 
 namespace resnet_fused::cpu {
@@ -24,6 +25,16 @@ bool winograd_enabled() {
 
 int64_t element_size(DType dtype) {
   return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
+}
+
+KeptMemory packed_memory(const ConvWeights& weights, Packed algorithm, int64_t bytes, const Allocate& allocate) {
+  if (weights.keep) {
+    KeptMemory kept = weights.keep(static_cast<int64_t>(algorithm) * kIsas + static_cast<int64_t>(active_isa()), bytes);
+    if (kept.data) {
+      return kept;
+    }
+  }
+  return {allocate(bytes), false};
 }
 
 void Partials::add(int64_t images, int64_t rows, int64_t columns, const Strips& s) {

@@ -17,9 +17,17 @@ struct ConvShape {
 // Memory for the duration of a call, 64-byte aligned, uninitialised.
 using Allocate = std::function<void*(int64_t bytes)>;
 
+// Memory that outlives a call, for what is made of weights alone; `ready` if it holds that already, null if there is none.
+struct KeptMemory {
+  void* data;
+  bool ready;
+};
+using Keep = std::function<KeptMemory(int64_t tag, int64_t bytes)>;
+
 struct ConvWeights {
   const void* data;  // [K, C / groups, R, S]
   WeightStrides strides;
+  Keep keep;         // may be empty
 };
 
 // result = finish(conv(operand, weights)); operand [N, C, H, W], result [N, K, P, Q].

@@ -44,11 +44,14 @@ struct Product {
     for (size_t t = 0; t < grid.taps.size(); t += std::max<int64_t>(fold, 1)) {
       taps.push_back(grid.taps[t].r * weights.strides.row + grid.taps[t].s * weights.strides.column);
     }
-    void* packed = allocate(tiles * g.offsets.size() * g.depth * columns * acc_size(dtype));
-    PackWeightsParams params{weights.data, weights.strides, result.channels, operand.channels,
-                             taps.data(),  int64_t(taps.size()), fold, packed};
-    run_tasks(kernels.pack_weights[index], params, tiles);
-    return packed;
+    KeptMemory packed = packed_memory(weights, Packed::kDirect,
+                                      tiles * g.offsets.size() * g.depth * columns * acc_size(dtype), allocate);
+    if (!packed.ready) {
+      PackWeightsParams params{weights.data, weights.strides, result.channels, operand.channels,
+                               taps.data(),  int64_t(taps.size()), fold, packed.data};
+      run_tasks(kernels.pack_weights[index], params, tiles);
+    }
+    return packed.data;
   }
 
   void run(const Strips& s, int64_t first_part) const {
@@ -81,7 +84,8 @@ void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int6
   std::vector<Product> products;
   std::vector<Strips> strips;
   for (const TapGrid& grid : grids) {
-    products.push_back({dtype, grid, folded, {weights.data, roles}, operand, result, allocate});
+    products.push_back({dtype, grid, folded, {weights.data, roles, groups == 1 ? weights.keep : nullptr}, operand, result,
+                        allocate});
     strips.push_back(products.back().strips());
     partials.add(operand.images, grid.height, grid.width, strips.back());
   }

@@ -10,6 +10,11 @@ namespace resnet_fused::cpu {
 
 int64_t element_size(DType dtype);
 
+// Memory for packed weights: kept from call to call where the caller keeps any. A tag for each algorithm; the order of
+// packed weights depends on the instruction set too.
+enum class Packed : int64_t { kDirect, kWinograd };
+KeptMemory packed_memory(const ConvWeights& weights, Packed algorithm, int64_t bytes, const Allocate& allocate);
+
 // Partial statistics or sums [parts][2][channels], merged in the order of the parts whatever order they ran in.
 class Partials {
  public:

@@ -78,6 +78,13 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   TileRows rows{ceil_div(grid.height, kWinogradTile), ceil_div(grid.width, kWinogradTile), 1};
   WinogradPlan plan = plan_winograd(operand.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
                                     column_tiles, acc_size(dtype), max_threads(), machine_caches());
+  int64_t depth = ceil_div(operand.channels, kBlock) * kBlock;
+  int64_t transformed_bytes = column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype);
+  KeptMemory transformed{nullptr, false};
+  if (weights.keep) {
+    transformed = packed_memory(weights, Packed::kWinograd, transformed_bytes, allocate);
+    plan.transform_once = true;
+  }
   rows.in_block = plan.tile_rows;
   int64_t blocks = ceil_div(operand.images * rows.per_image, rows.in_block);
   for (int64_t b = 0; b < blocks; ++b) {
@@ -108,14 +115,15 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   p.products_stride = rows.in_block * rows.columns * columns + kPad;
   p.splits = plan.splits;
 
-  int64_t depth = p.panel.blocks * kBlock;
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
   p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
   p.shared = plan.shared;
   p.workers = workers_for(blocks);
   if (plan.transform_once) {
-    p.transformed = allocate(column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype));
-    run_tasks(kernels.winograd_weights[index], p, column_tiles);
+    p.transformed = transformed.data ? transformed.data : allocate(transformed_bytes);
+    if (!transformed.ready) {
+      run_tasks(kernels.winograd_weights[index], p, column_tiles);
+    }
   }
   int64_t tile_elements = kWinogradPlaces * p.tiles.place_stride;
   if (plan.shared) {
@@ -153,7 +161,7 @@ void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights&
 void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                          Partials& partials, const Allocate& allocate) {
   const WeightStrides& w = weights.strides;
-  run_winograd(dtype, dgrad_grids(shape)[0], {weights.data, {w.in, w.out, w.row, w.column}}, draw, result, partials,
+  run_winograd(dtype, dgrad_grids(shape)[0], {weights.data, {w.in, w.out, w.row, w.column}, nullptr}, draw, result, partials,
                allocate);
 }
 

@@ -5,6 +5,7 @@
 
 #include "checks.h"
 #include "conv_cpu.h"
+#include "weight_cache.h"
 
 namespace resnet_fused {
 namespace {
@@ -151,8 +152,14 @@ std::tuple<at::Tensor, at::Tensor> engine_conv_fprop(const OperandParams& operan
     }
     result.residual_affine = call.vector(epilogue.residual_affine);
   }
-  cpu::conv_fprop(dtype, shape, {weight.const_data_ptr(), strides_of(weight)}, operand_of(call, operand), result,
+  cpu::ConvWeights weights{weight.const_data_ptr(), strides_of(weight), nullptr};
+  KeptWeights kept(weight);
+  if (result.finish == cpu::Finish::kApply) {  // statistics of the batch: training
+    weights.keep = [&](int64_t tag, int64_t bytes) { return kept.get(tag, bytes); };
+  }
+  cpu::conv_fprop(dtype, shape, weights, operand_of(call, operand), result,
                   statistics ? stats.mutable_data_ptr() : nullptr, call.allocate);
+  kept.filled();
   if (after) {
     bn_apply_into(y, kLast, y, *epilogue.affine, epilogue.relu, epilogue.residual, epilogue.residual_affine);
   }
@@ -187,7 +194,7 @@ Gradients engine_conv_backward(const GradParams& grad, const OperandParams& oper
       check_same(*add.out, x, "add_out");
       result.add_out = call.activation(add.out);
     }
-    cpu::conv_dgrad(dtype, shape, {weight.const_data_ptr(), strides_of(weight)}, draw, result,
+    cpu::conv_dgrad(dtype, shape, {weight.const_data_ptr(), strides_of(weight), nullptr}, draw, result,
                     reduce ? sums.mutable_data_ptr() : nullptr, call.allocate);
     dx = dx.contiguous(conv_format(x, weight));
   }

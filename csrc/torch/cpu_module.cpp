@@ -15,6 +15,7 @@
 #include "../cpu/parallel.h"
 #include "../cpu/plan.h"
 #include "allocator.h"
+#include "weight_cache.h"
 
 namespace py = pybind11;
 using namespace resnet_fused;
@@ -97,5 +98,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("winograd", &cpu::winograd_enabled);
   m.def("fma_peak", &fma_peak, py::arg("threads"), "GFLOP/s of float32 multiply-adds on so many threads.");
   m.def("pool_bytes", &pool_bytes, "Bytes that the pool of large tensors holds, in use or not.");
+  m.def("kept_weight_bytes", &kept_weight_bytes, "Bytes of packed weights kept for inference.");
+  m.def("release_kept_weights", &release_kept_weights);
   m.def("release_pool", &release_pool, "Returns the pool's unused memory to the system.");
 }

@@ -1,0 +1,115 @@
+#include "weight_cache.h"
+
+#include <ATen/ops/empty.h>
+
+#include <mutex>
+#include <unordered_map>
+
+namespace resnet_fused {
+namespace {
+
+using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
+
+struct Identity {
+  const void* data;
+  uint64_t version, sample;
+  int64_t tag, bytes;
+  bool operator==(const Identity& other) const {
+    return data == other.data && version == other.version && sample == other.sample && tag == other.tag &&
+           bytes == other.bytes;
+  }
+};
+
+struct Entry {
+  WeakTensor weight;
+  Identity identity;
+  at::Tensor memory;  // undefined at first sight
+  bool ready = false;
+};
+
+std::mutex mutex;
+std::unordered_map<c10::TensorImpl*, Entry>& entries() {
+  static auto* map = new std::unordered_map<c10::TensorImpl*, Entry>;  // tensors may outlive static destructors
+  return *map;
+}
+
+// A hash of one value of each filter and some hundred others.
+uint64_t sample_of(const at::Tensor& w) {
+  constexpr int64_t kSamples = 256;
+  constexpr uint64_t kPrime = 1099511628211u, kStep = 0x9e3779b97f4a7c15u;
+  int64_t filters = w.size(0), size = w.element_size(), filter_size = w.numel() / std::max<int64_t>(filters, 1);
+  const char* data = static_cast<const char*>(w.const_data_ptr());
+  uint64_t hash = 14695981039346656037u, random = 1;
+  for (int64_t i = 0; i < filters + kSamples; ++i) {
+    random = random * 6364136223846793005u + kStep;
+    int64_t filter = i < filters ? i : (random >> 33) % filters, element = (random >> 20) % filter_size;
+    // Only dense weights are kept, so that a filter's values follow each other in some order.
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, data + (filter * filter_size + element) * size, size);
+    hash = (hash ^ bits) * kPrime;
+  }
+  return hash;
+}
+
+void drop_dead() {
+  for (auto it = entries().begin(); it != entries().end();) {
+    it = it->second.weight.expired() ? entries().erase(it) : std::next(it);
+  }
+}
+
+}  // namespace
+
+cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
+  if (!weight_.is_non_overlapping_and_dense() || weight_.stride(0) * weight_.size(0) != weight_.numel()) {
+    return {nullptr, false};
+  }
+  Identity now{weight_.const_data_ptr(), weight_.is_inference() ? 0 : weight_.unsafeGetTensorImpl()->version_counter().current_version(),
+               sample_of(weight_), tag, bytes};
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = entries().find(weight_.unsafeGetTensorImpl());
+  if (found == entries().end() || found->second.weight.expired() || !(found->second.identity == now)) {
+    drop_dead();
+    entries().insert_or_assign(weight_.unsafeGetTensorImpl(), Entry{WeakTensor(weight_.getIntrusivePtr()), now, {}, false});
+    return {nullptr, false};
+  }
+  Entry& entry = found->second;
+  if (!entry.memory.defined()) {
+    entry.memory = at::empty({bytes}, weight_.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
+    memory_ = entry.memory;
+    filling_ = true;
+    return {memory_.mutable_data_ptr(), false};
+  }
+  if (!entry.ready) {
+    return {nullptr, false};
+  }
+  memory_ = entry.memory;
+  return {memory_.mutable_data_ptr(), true};
+}
+
+void KeptWeights::filled() {
+  if (!filling_) {
+    return;
+  }
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = entries().find(weight_.unsafeGetTensorImpl());
+  if (found != entries().end() && found->second.memory.is_same(memory_)) {
+    found->second.ready = true;
+  }
+}
+
+int64_t kept_weight_bytes() {
+  std::lock_guard<std::mutex> lock(mutex);
+  drop_dead();
+  int64_t bytes = 0;
+  for (const auto& item : entries()) {
+    bytes += item.second.memory.defined() ? item.second.memory.numel() : 0;
+  }
+  return bytes;
+}
+
+void release_kept_weights() {
+  std::lock_guard<std::mutex> lock(mutex);
+  entries().clear();
+}
+
+}  // namespace resnet_fused
