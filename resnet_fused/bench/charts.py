@@ -99,9 +99,12 @@ def ratios(rows: Sequence[Row]) -> str:
 
 
 def logarithmic(rows: Sequence[Row], bound: float | None = None) -> str:
-    """Points on a logarithmic scale of whole decades; `bound` is drawn as a line that nobody may pass."""
+    """Points on a logarithmic scale of whole decades; `bound` is drawn as a line that nobody may pass.
+
+    "" without rows, and where there is nothing but zeros.
+    """
     positive = [value for value in (*(row.value for row in rows), bound) if value]
-    if not positive:
+    if not rows or not positive:
         return ""
     chart = _Chart(rows)
     chart.axes.set_xscale("log")
