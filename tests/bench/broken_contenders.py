@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from resnet_fused.bench.peers.session import Session
+
 
 def right(model, job):
     """Nothing is changed."""
@@ -15,6 +17,16 @@ def wrong(model, job):
     with torch.no_grad():
         model.layer1[0].bn1.weight[0] *= 1.01
     return model
+
+
+def wrong_engine(model, job):
+    """An engine whose logits are off by a tenth of a percent."""
+
+    class WrongSession(Session):
+        def infer(self, images):
+            return model(torch.from_numpy(images)).numpy() * 1.001
+
+    return WrongSession(job.batch)
 
 
 def raises(model, job):

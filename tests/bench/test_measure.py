@@ -1,5 +1,6 @@
 """Bytes saved for backward against a count by hand, and the errors against float64."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -18,6 +19,18 @@ def test_saved_bytes_count_each_storage_once_and_leave_parameters_out():
 
 def test_peak_is_at_least_what_is_resident():
     assert measure.peak_resident_bytes() >= measure.resident_bytes() * 0.99 > 2**20
+
+
+def test_a_forgotten_peak_does_not_count():
+    try:
+        open("/proc/self/clear_refs", "w").close()
+    except OSError:
+        pytest.skip("this machine does not let a process forget its peak")
+    large = torch.ones(64 * 2**20 // 4)
+    del large
+    before = measure.peak_resident_bytes()
+    measure.forget_peak()
+    assert measure.peak_resident_bytes() < before - 48 * 2**20
 
 
 def test_not_finite_is_none():

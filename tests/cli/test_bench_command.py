@@ -1,5 +1,6 @@
 """``resnet-fused bench`` end to end on a tiny job, and its parts."""
 
+import html
 import json
 import os
 import re
@@ -23,8 +24,13 @@ TINY = ["bench", "--model", "resnet18", "--batch", "2", "--image", "64", "--roun
 
 
 def run(folder, *arguments):
-    """The command in a process of its own, with the broken contenders importable: status, output, JSON, page."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(BROKEN), os.environ.get("PYTHONPATH", "")]))
+    """The command in a process of its own: status, output, JSON, page.
+
+    The broken contenders are importable there; ncnn is not, installed or not.
+    """
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['ncnn'] = None\n")
+    places = [str(folder), str(BROKEN), os.environ.get("PYTHONPATH", "")]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(places))
     outputs = ["--json", str(folder / "r.json"), "--report", str(folder)]
     line = [sys.executable, "-m", "resnet_fused", *TINY, *arguments, *outputs]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
@@ -34,16 +40,16 @@ def run(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A training race in which one contender is wrong, one raises and one dies."""
+    """A training race in which one contender is wrong, one raises, one dies and one only infers."""
     mine = [f"{name}=broken_contenders:{name}" for name in ("wrong", "raises", "dies")]
-    return run(tmp_path_factory.mktemp("broken"), "--contenders", "channels_last", "fused", *mine)
+    return run(tmp_path_factory.mktemp("broken"), "--contenders", "channels_last", "fused", "onnxruntime", *mine)
 
 
 @pytest.fixture(scope="module")
 def wrong_subject(tmp_path_factory):
-    """An inference race in which the fused contender's place is taken by a wrong one."""
+    """An inference race in which the fused contender's place is taken by a wrong one, and an engine is missing."""
     return run(tmp_path_factory.mktemp("wrong"), "--mode", "infer",
-               "--contenders", "nchw", "fused=broken_contenders:wrong")
+               "--contenders", "nchw", "ncnn", "fused=broken_contenders:wrong")
 
 
 def contender(outcome, name):
@@ -110,6 +116,49 @@ def test_wrong_subject_gets_no_speedup_at_all(wrong_subject):
     assert not re.search(r"\d\.\d+x", done.stdout) and not re.search(r"\d\.\d+x", page)
     assert "fused is wrong on resnet18 infer" in done.stdout
     assert contender(outcome, "nchw")["status"] == "ok"
+
+
+def test_a_contender_that_only_infers_is_named_in_a_training_race(broken):
+    done, outcome, page = broken
+    assert outcome["jobs"][0]["left_out"] == [{"name": "onnxruntime", "reason": "races only in infer"}]
+    assert "onnxruntime races only in infer" in done.stdout.splitlines()
+    assert "onnxruntime races only in infer" in page
+
+
+def test_an_engine_that_is_not_installed_is_named_everywhere(wrong_subject):
+    done, outcome, page = wrong_subject
+    sentence = "ncnn needs ncnn, not installed: pip install 'resnet_fused[peers]'"
+    assert [f"{absent['name']} {absent['reason']}" for absent in outcome["jobs"][0]["left_out"]] == [sentence]
+    assert sentence in done.stdout.splitlines() and sentence in html.unescape(page)
+    assert "ncnn" not in outcome["environment"]["versions"]
+
+
+@pytest.mark.slow
+def test_a_wrong_engine_gets_no_speedup(tmp_path):
+    done, outcome, page = run(tmp_path, "--mode", "infer", "--contenders", "channels_last", "fused",
+                              "wrong_engine=broken_contenders:wrong_engine")
+    row = contender(outcome, "wrong_engine")
+    assert done.returncode == 1
+    assert row["status"] == "wrong" and row["output_error"] > outcome["jobs"][0]["output_bound"]
+    assert [speedup["over"] for speedup in outcome["jobs"][0]["speedups"]] == ["channels_last"]
+    assert "wrong_engine is WRONG, no speed-up is given" in done.stdout
+    assert "wrong_engine is wrong and gets no speed-up" in page
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_not_installed_does_not_fail_the_command(tmp_path):
+    done, outcome, _ = run(tmp_path, "--mode", "infer", "--contenders", "ncnn")
+    assert done.returncode == 0 and outcome["jobs"][0]["contenders"] == []
+    assert "ncnn needs ncnn, not installed" in done.stdout
+
+
+@pytest.mark.slow
+def test_versions_of_the_engines_that_raced_are_in_the_result(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    done, outcome, _ = run(tmp_path, "--mode", "infer", "--contenders", "channels_last", "onnxruntime")
+    assert done.returncode == 0, done.stdout
+    assert outcome["environment"]["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert "openvino" not in outcome["environment"]["versions"]
 
 
 def test_report_holds_the_numbers_of_the_json(broken):
