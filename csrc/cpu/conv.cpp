@@ -12,6 +12,11 @@ namespace resnet_fused::cpu {
 namespace {
 
 std::atomic<bool> winograd{true};
+std::atomic<Engine> engine{Engine::kAuto};
+
+bool by_winograd(const ConvShape& shape) {
+  return choose_algorithm(shape, DType::kFloat32, this_machine(), Engine::kAlways, winograd) == Algorithm::kWinograd;
+}
 
 }  // namespace
 
@@ -21,6 +26,14 @@ void set_winograd(bool enabled) {
 
 bool winograd_enabled() {
   return winograd;
+}
+
+void set_engine(Engine use) {
+  engine = use;
+}
+
+Algorithm conv_algorithm(DType dtype, const ConvShape& shape) {
+  return choose_algorithm(shape, dtype, this_machine(), engine, winograd);
 }
 
 int64_t element_size(DType dtype) {
@@ -90,7 +103,7 @@ void Partials::merge_sums(DType dtype, const void* invstd, void* sums) const {
 void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
                 void* stats, const Allocate& allocate) {
   Partials partials(stats, shape.K);
-  auto run = winograd_serves(shape) ? conv_fprop_winograd : conv_fprop_direct;
+  auto run = by_winograd(shape) ? conv_fprop_winograd : conv_fprop_direct;
   run(dtype, shape, weights, operand, result, partials, allocate);
   if (stats) {
     partials.merge_statistics(dtype, stats);
@@ -100,7 +113,7 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                 void* sums, const Allocate& allocate) {
   Partials partials(sums, shape.C);
-  auto run = winograd_serves(shape) ? conv_dgrad_winograd : conv_dgrad_direct;
+  auto run = by_winograd(shape) ? conv_dgrad_winograd : conv_dgrad_direct;
   run(dtype, shape, weights, draw, result, partials, allocate);
   if (sums) {
     const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
@@ -110,7 +123,7 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate) {
-  auto run = winograd_serves(shape) ? conv_wgrad_winograd : conv_wgrad_direct;
+  auto run = by_winograd(shape) ? conv_wgrad_winograd : conv_wgrad_direct;
   run(dtype, shape, operand, draw, weights, strides, allocate);
 }
 

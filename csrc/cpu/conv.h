@@ -5,14 +5,10 @@
 #include <functional>
 
 #include "conv_params.h"
+#include "conv_plan.h"
+#include "conv_shape.h"
 
 namespace resnet_fused::cpu {
-
-struct ConvShape {
-  int64_t N, C, H, W, K, R, S, P, Q;
-  int64_t stride[2], padding[2], dilation[2];
-  int64_t groups;
-};
 
 // Memory for the duration of a call, 64-byte aligned, uninitialised.
 using Allocate = std::function<void*(int64_t bytes)>;
@@ -44,8 +40,11 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate);
 
-// Whether 3x3 convolutions may use Winograd's algorithm: faster, with larger rounding errors. On at first.
+// The algorithm that the functions above use for a problem, or kLibrary where they had better not be called. Process-wide
+// settings decide with the problem: Winograd's algorithm is faster, with larger rounding errors, and allowed at first.
+Algorithm conv_algorithm(DType dtype, const ConvShape& shape);
 void set_winograd(bool enabled);
 bool winograd_enabled();
+void set_engine(Engine engine);
 
 }  // namespace resnet_fused::cpu

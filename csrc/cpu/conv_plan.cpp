@@ -1,5 +1,7 @@
 #include "conv_plan.h"
 
+#include "conv_params.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,10 +69,38 @@ WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t su
   return plan;
 }
 
-bool winograd_pays(int64_t images, int64_t channels, int64_t filters, int64_t height, int64_t width) {
-  int64_t tiles = images * ceil_div(height, 4) * ceil_div(width, 4);
-  int64_t direct = images * height * width * 9, products = tiles * 36;
-  return channels >= 16 && filters >= 16 && tiles >= 16 && 2 * products <= direct;
+const char* algorithm_name(Algorithm algorithm) {
+  constexpr const char* kNames[] = {"library", "direct", "winograd"};
+  return kNames[static_cast<int>(algorithm)];
+}
+
+Machine this_machine() {
+#if defined(__x86_64__)
+  return {active_isa(), __builtin_cpu_supports("avx512bf16") != 0};
+#else
+  return {active_isa(), false};
+#endif
+}
+
+// 3x3 filters of stride 1 whose tiles are full enough to save multiplications (a 4x4 tile takes 36 for 144), and enough
+// of them for each transformed weight to be used several times, and channels enough to pay for the transforms.
+static bool winograd_pays(const ConvShape& c) {
+  bool fits = c.R == 3 && c.S == 3 && c.stride[0] == 1 && c.stride[1] == 1 && c.dilation[0] == 1 &&
+              c.dilation[1] == 1 && c.groups == 1;
+  int64_t tiles = c.N * ceil_div(c.P, 4) * ceil_div(c.Q, 4);
+  return fits && c.C >= kBlock && c.K >= kBlock && tiles >= 16 && 2 * tiles * 36 <= c.N * c.P * c.Q * 9;
+}
+
+Algorithm choose_algorithm(const ConvShape& c, DType dtype, const Machine& machine, Engine engine, bool winograd) {
+  Algorithm ours = winograd && winograd_pays(c) ? Algorithm::kWinograd : Algorithm::kDirect;
+  if (engine == Engine::kAlways) {
+    return ours;
+  }
+  // Groups of few channels leave most of a vector empty. Without vector instructions of known width nothing was measured.
+  bool slow = c.groups > 1 && (c.C / c.groups < 2 * kBlock || c.K / c.groups < 2 * kBlock);
+  slow = slow || machine.isa == Isa::kPortable;
+  slow = slow || (dtype == DType::kBFloat16 && machine.native_bf16 && ours != Algorithm::kWinograd);
+  return slow || engine == Engine::kNever ? Algorithm::kLibrary : ours;
 }
 
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,

@@ -3,6 +3,10 @@
 
 #include <stdint.h>
 
+#include "conv_shape.h"
+#include "isa.h"
+#include "types.h"
+
 namespace resnet_fused::cpu {
 
 struct Caches {
@@ -29,8 +33,24 @@ struct WgradPlan {
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches);
 
-// Whether Winograd's transforms cost less than the multiplications they save.
-bool winograd_pays(int64_t images, int64_t channels, int64_t filters, int64_t height, int64_t width);
+enum class Algorithm : int { kLibrary, kDirect, kWinograd };
+const char* algorithm_name(Algorithm algorithm);
+
+// Which code may run, whatever would be fastest.
+enum class Engine : int {
+  kAuto,    // ours where it is expected to be faster than the library
+  kAlways,  // ours wherever it can
+  kNever,
+};
+
+struct Machine {
+  Isa isa;
+  bool native_bf16;  // instructions that multiply pairs of bfloat16, which the library uses and we do not
+};
+Machine this_machine();
+
+// The algorithm for all three passes of a convolution.
+Algorithm choose_algorithm(const ConvShape& shape, DType dtype, const Machine& machine, Engine engine, bool winograd);
 
 struct WinogradPlan {
   int64_t tile_rows;    // of a block

@@ -50,7 +50,6 @@ void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& w
 void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                        const WeightStrides& strides, const Allocate& allocate);
 
-bool winograd_serves(const ConvShape& shape);
 void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
                          Result result, Partials& partials, const Allocate& allocate);
 void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,

@@ -148,11 +148,6 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
 
 }  // namespace
 
-bool winograd_serves(const ConvShape& c) {
-  return winograd_enabled() && c.R == 3 && c.S == 3 && c.stride[0] == 1 && c.stride[1] == 1 && c.dilation[0] == 1 &&
-         c.dilation[1] == 1 && c.groups == 1 && winograd_pays(c.N, c.C, c.K, c.P, c.Q);
-}
-
 void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
                          Result result, Partials& partials, const Allocate& allocate) {
   run_winograd(dtype, fprop_grid(shape), weights, operand, result, partials, allocate);

@@ -122,7 +122,11 @@ bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvPara
       return false;
     }
   }
-  return weight.size(1) * conv.groups == x.size(1) && weight.size(0) % conv.groups == 0;
+  if (weight.size(1) * conv.groups != x.size(1) || weight.size(0) % conv.groups != 0) {
+    return false;
+  }
+  auto dtype = cpu_dtype(x.scalar_type(), "convolution");
+  return cpu::conv_algorithm(dtype, shape_of_conv(x, weight, conv)) != cpu::Algorithm::kLibrary;
 }
 
 std::tuple<at::Tensor, at::Tensor> engine_conv_fprop(const OperandParams& operand, const at::Tensor& weight,

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -63,6 +65,62 @@ std::vector<std::pair<int64_t, int64_t>> plan_chunks(int64_t units, int64_t elem
   return chunks;
 }
 
+using Pair = std::pair<int64_t, int64_t>;
+
+cpu::ConvShape conv_shape(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
+                          Pair dilation, int64_t groups) {
+  if (input.size() != 4 || weight.size() != 4 || std::min({stride.first, stride.second, groups}) < 1) {
+    throw std::invalid_argument("expected sizes [N, C, H, W] and [K, C / groups, R, S], strides and groups of at least 1");
+  }
+  int64_t P = (input[2] + 2 * padding.first - dilation.first * (weight[2] - 1) - 1) / stride.first + 1;
+  int64_t Q = (input[3] + 2 * padding.second - dilation.second * (weight[3] - 1) - 1) / stride.second + 1;
+  return {input[0], input[1], input[2], input[3], weight[0], weight[2], weight[3], P, Q,
+          {stride.first, stride.second}, {padding.first, padding.second}, {dilation.first, dilation.second}, groups};
+}
+
+template <typename Enum>
+Enum parse(const std::string& name, std::initializer_list<const char*> names, const char* what) {
+  int index = 0;
+  for (const char* candidate : names) {
+    if (name == candidate) {
+      return static_cast<Enum>(index);
+    }
+    ++index;
+  }
+  throw std::invalid_argument(std::string("unknown ") + what + " '" + name + "'");
+}
+
+// How a convolution would be run: a pure function of its arguments.
+std::string plan_algorithm(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
+                           Pair dilation, int64_t groups, const std::string& dtype, const std::string& isa,
+                           bool native_bf16, bool winograd) {
+  cpu::Machine machine{parse<cpu::Isa>(isa, {"portable", "avx2", "avx512"}, "ISA"), native_bf16};
+  auto type = parse<cpu::DType>(dtype, {"float32", "float64", "bfloat16"}, "dtype");
+  return cpu::algorithm_name(cpu::choose_algorithm(conv_shape(input, weight, stride, padding, dilation, groups), type,
+                                                   machine, cpu::Engine::kAuto, winograd));
+}
+
+std::string conv_algorithm(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
+                           Pair dilation, int64_t groups, const std::string& dtype) {
+  auto type = parse<cpu::DType>(dtype, {"float32", "float64", "bfloat16"}, "dtype");
+  return cpu::algorithm_name(cpu::conv_algorithm(type, conv_shape(input, weight, stride, padding, dilation, groups)));
+}
+
+py::dict plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
+                     int64_t column_tiles, int threads, int64_t l2, int64_t l3) {
+  cpu::Strips s = cpu::plan_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, threads, {l2, l3});
+  return py::dict(py::arg("images") = s.images, py::arg("rows") = s.rows, py::arg("image_strips") = s.image_strips,
+                  py::arg("row_strips") = s.row_strips, py::arg("splits") = s.splits);
+}
+
+py::dict plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels, int64_t column_tiles,
+                       int threads, int64_t l2, int64_t l3) {
+  cpu::WinogradPlan p = cpu::plan_winograd(images, tile_rows, tile_columns, channels, column_tiles, sizeof(float), threads,
+                                           {l2, l3});
+  return py::dict(py::arg("tile_rows") = p.tile_rows, py::arg("shared") = p.shared,
+                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk, py::arg("splits") = p.splits);
+}
+
 // How many threads really run the chunks of a parallel region.
 size_t count_threads() {
   std::vector<std::thread::id> ids(cpu::max_threads());
@@ -94,6 +152,19 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("set_isa_for_testing", [](const std::string& name) { cpu::set_isa(name.c_str()); });
   m.def("plan_chunks", &plan_chunks, py::arg("units"), py::arg("elements_per_unit"), py::arg("threads"));
   m.def("count_threads", &count_threads, "How many threads run a parallel region.");
+  m.def("set_engine_for_testing", [](const std::string& use) {
+    cpu::set_engine(parse<cpu::Engine>(use, {"auto", "always", "never"}, "use of the engine"));
+  });
+  m.def("conv_algorithm", &conv_algorithm, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("groups"), py::arg("dtype"),
+        "'winograd', 'direct' or 'library': what runs such a convolution here and now.");
+  m.def("plan_algorithm", &plan_algorithm, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("groups"), py::arg("dtype"), py::arg("isa"), py::arg("native_bf16"),
+        py::arg("winograd"), "The same for any machine: a pure function.");
+  m.def("plan_strips", &plan_strips, py::arg("images"), py::arg("rows"), py::arg("row_bytes"), py::arg("row_advance"),
+        py::arg("row_span"), py::arg("column_tiles"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
+  m.def("plan_winograd", &plan_winograd, py::arg("images"), py::arg("tile_rows"), py::arg("tile_columns"),
+        py::arg("channels"), py::arg("column_tiles"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
   m.def("set_winograd", &cpu::set_winograd, py::arg("enabled"));
   m.def("winograd", &cpu::winograd_enabled);
   m.def("fma_peak", &fma_peak, py::arg("threads"), "GFLOP/s of float32 multiply-adds on so many threads.");
