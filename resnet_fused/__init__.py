@@ -6,7 +6,7 @@
 The layers, each importing only those below it: surgery, modules, autograd, ops, dispatch, backends, kernels.
 """
 
-from resnet_fused.dispatch import BackendUnavailable, backend
+from resnet_fused.dispatch import BackendUnavailable, backend, set_winograd
 from resnet_fused.modules import BasicBlock, Bottleneck, ConvBNAct, textbook
 from resnet_fused.surgery import explain, fuse, unfuse
 
@@ -19,6 +19,7 @@ __all__ = [
     "backend",
     "explain",
     "fuse",
+    "set_winograd",
     "textbook",
     "unfuse",
 ]

@@ -62,3 +62,9 @@ def cpu_facts() -> dict:
 def cuda_facts() -> dict:
     """Of the CUDA extension: torch and nvcc version, architectures, kernels; {} without it."""
     return _cuda.facts() if _cuda is not None else {}
+
+
+def set_winograd(enabled: bool) -> None:
+    """Allows Winograd's algorithm in the CPU extension, if there is one."""
+    if _cpu is not None:
+        _cpu.set_winograd(enabled)
