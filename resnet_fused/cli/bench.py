@@ -32,9 +32,9 @@ def add_parser(commands: Any) -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
         "bench", help="race eager, torch.compile, other engines and fused", allow_abbrev=False,
-        description="Race eager NCHW, eager channels_last, torch.compile and fused, and in inference other engines too, "
-        "on the same weights and the same real photographs, each in a process of its own, round robin. Exit status 1 if "
-        "any numbers are wrong.",
+        description="Race eager NCHW, eager channels_last, torch.compile and fused, and in inference other engines, "
+        "on the same weights and the same real photographs, each in a process of its own, round robin. Exit status 1 "
+        "if any numbers are wrong.",
     )
     option = parser.add_argument
     option("--model", nargs="+", choices=MODELS, default=list(DEFAULT_MODELS), metavar="MODEL",
