@@ -1,5 +1,8 @@
 // Gradients of the weights: products of two packed strips, summed over their pixels. The sums lie as packed weights do.
 
+// Pixels in a row of products: long enough for what happens once a row not to matter, short enough to read ahead evenly.
+constexpr int64_t kLongDepth = 28;
+
 template <typename T>
 void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
   using A = Acc<T>;
@@ -44,8 +47,13 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
     t.groups = images * rows;
     t.depth = p.draw.width;
     if (lines[t.groups - 1] == (t.groups - 1) * t.depth * t.step) {  // the rows follow each other in both panels
-      t.depth *= t.groups;
-      t.groups = 1;
+      while (t.depth < kLongDepth && t.groups % 2 == 0) {
+        t.depth *= 2;
+        t.groups /= 2;
+        for (int64_t q = 0; q < t.groups; ++q) {
+          lines[q] = q * t.depth * t.step;
+        }
+      }
     }
     Ahead ahead;
     if (strip + 1 < end) {
