@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from resnet_fused import ops
 from resnet_fused.autograd import eager
@@ -188,11 +189,12 @@ def _count(spec: Chain) -> int:
 
 
 def apply(function, dual, *inputs):
-    """`dual`, which adds a jvp to `function`; Dynamo traces none that has one, nor one that needs no gradient."""
-    if not torch.compiler.is_compiling():
-        return dual.apply(*inputs)
-    tracked = any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
-    return (function.apply if tracked and torch.is_grad_enabled() else function.forward)(*inputs)
+    """`dual`, which adds a jvp to `function`; Dynamo traces none that has one. Without a graph, its forward alone."""
+    tracked = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
+    if torch.compiler.is_compiling():
+        return (function.apply if tracked else function.forward)(*inputs)
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return (dual.apply if tracked or transformed else function.forward)(*inputs)
 
 
 class _ResidualChainJvp(_ResidualChain):
