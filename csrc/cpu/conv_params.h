@@ -136,7 +136,7 @@ struct WinogradTiles {
 struct TileRows {
   int64_t per_image;  // tile rows of an image
   int64_t columns;    // tiles in a row
-  int64_t in_block;   // tile rows of a block: what is transformed before it is multiplied
+  int64_t blocks;     // all images' tile rows are cut into: what is transformed before it is multiplied
 };
 
 struct WinogradParams {

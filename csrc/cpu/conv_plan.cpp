@@ -45,7 +45,11 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
     int64_t least = std::min<int64_t>(rows, 4 * row_span);
     strip_rows = std::min(strip_rows, std::max(least, ceil_div(rows, ceil_div(wanted, ceil_div(images, strip_images)))));
   }
-  strip_rows = ceil_div(rows, ceil_div(rows, strip_rows));
+  int64_t row_strips = ceil_div(rows, strip_rows);
+  if (ceil_div(images, strip_images) == 1 && row_strips > 1) {  // as many for each thread
+    row_strips = std::min(ceil_div(row_strips, threads) * threads, rows);
+  }
+  strip_rows = ceil_div(rows, row_strips);
   Strips s{strip_images, strip_rows, ceil_div(images, strip_images), ceil_div(rows, strip_rows), 1};
   if (s.image_strips * s.row_strips < threads) {
     s.splits = std::min<int64_t>(threads, column_tiles);
@@ -103,29 +107,44 @@ Algorithm choose_algorithm(const ConvShape& c, DType dtype, const Machine& machi
   return slow || engine == Engine::kNever ? Algorithm::kLibrary : ours;
 }
 
+// Blocks of so many bytes at most, as many for each thread.
+static int64_t cut_rows(int64_t rows, int64_t row_bytes, int64_t bytes, int64_t threads) {
+  int64_t blocks = ceil_div(rows, std::clamp<int64_t>(bytes / row_bytes, 1, rows));
+  return std::min(ceil_div(blocks, threads) * threads, rows);
+}
+
+// Whether some threads would wait for others by more than a fifth of the time. The larger blocks come first.
+static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
+  int64_t longest = 0;
+  for (int64_t first = 0; first < blocks; first += threads) {
+    longest += rows / blocks + (first < rows % blocks ? 1 : 0);
+  }
+  return 5 * longest * threads > 6 * rows;
+}
+
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
-  int64_t row_bytes = 36 * channels * tile_columns * element_bytes;
+  int64_t row_bytes = 36 * channels * tile_columns * element_bytes, rows = images * tile_rows;
   WinogradPlan plan{};
-  plan.tile_rows = std::clamp<int64_t>(caches.l2 * 5 / 8 / row_bytes, 1, images * tile_rows);
-  plan.shared = plan.tile_rows * tile_columns < 14 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
+  plan.blocks = cut_rows(rows, row_bytes, caches.l2 * 5 / 8, threads);
+  plan.shared = rows / plan.blocks * tile_columns < 14 || unbalanced(rows, plan.blocks, threads);
   plan.chunk = 8;
   plan.splits = 1;
   if (plan.shared) {
-    plan.tile_rows = std::clamp<int64_t>(caches.l3 / 3 / row_bytes, 1, images * tile_rows);
+    plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 3, 1);
   }
-  plan.transform_once = !plan.shared || plan.tile_rows < images * tile_rows;
+  plan.transform_once = !plan.shared || plan.blocks > 1;
   return plan;
 }
 
 WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                                  int64_t filters, int64_t element_bytes, int threads, const Caches& caches) {
-  int64_t row_bytes = 36 * (channels + filters) * tile_columns * element_bytes;
+  int64_t row_bytes = 36 * (channels + filters) * tile_columns * element_bytes, rows = images * tile_rows;
   WinogradPlan plan{};
-  plan.tile_rows = std::clamp<int64_t>(caches.l2 / row_bytes, 1, images * tile_rows);
-  plan.shared = channels * filters > 128 * 128 || ceil_div(images * tile_rows, plan.tile_rows) < threads;
+  plan.blocks = cut_rows(rows, row_bytes, caches.l2, threads);
+  plan.shared = channels * filters > 128 * 128 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
-    plan.tile_rows = std::clamp<int64_t>(caches.l3 * 2 / 3 / row_bytes, 1, images * tile_rows);
+    plan.blocks = cut_rows(rows, row_bytes, caches.l3 * 2 / 3, 1);
   }
   return plan;
 }

@@ -53,7 +53,7 @@ Machine this_machine();
 Algorithm choose_algorithm(const ConvShape& shape, DType dtype, const Machine& machine, Engine engine, bool winograd);
 
 struct WinogradPlan {
-  int64_t tile_rows;    // of a block
+  int64_t blocks;       // of all images' tile rows
   bool shared;          // all workers on one block: transform its rows, then multiply its column tiles
   bool transform_once;  // the weights, before all blocks; else in each task, `chunk` blocks of channels at a time
   int64_t chunk;

@@ -35,8 +35,9 @@ Panel tile_panel(const TileRows& t, int64_t size, int64_t first_row, int64_t fir
   return p;
 }
 
-WinogradTiles tile_strides(const TileRows& t, int64_t blocks) {
-  int64_t block = t.in_block * t.columns * kBlock + (blocks > 1 ? kPad : 0);
+// Of `count` tiles.
+WinogradTiles tile_strides(int64_t count, int64_t blocks) {
+  int64_t block = count * kBlock + (blocks > 1 ? kPad : 0);
   return {nullptr, blocks * block + kPad, block};
 }
 
@@ -56,6 +57,11 @@ class Layout {
  private:
   int64_t size_, bytes_ = 0;
 };
+
+// As the kernels cut tile rows into blocks.
+int64_t block_begin(int64_t rows, int64_t blocks, int64_t block) {
+  return block * (rows / blocks) + std::min(block, rows % blocks);
+}
 
 std::vector<int64_t> nine_taps(const TapGrid& grid, const WeightStrides& strides) {
   std::vector<int64_t> taps(9);
@@ -85,11 +91,11 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
     transformed = packed_memory(weights, Packed::kWinograd, transformed_bytes, allocate);
     plan.transform_once = true;
   }
-  rows.in_block = plan.tile_rows;
-  int64_t blocks = ceil_div(operand.images * rows.per_image, rows.in_block);
-  for (int64_t b = 0; b < blocks; ++b) {
+  rows.blocks = plan.blocks;
+  int64_t all = operand.images * rows.per_image, most = ceil_div(all, rows.blocks);  // tile rows; of a block
+  for (int64_t b = 0; b < rows.blocks; ++b) {
     int64_t count = 0;
-    for (int64_t r = b * rows.in_block; r < std::min((b + 1) * rows.in_block, operand.images * rows.per_image); ++r) {
+    for (int64_t r = block_begin(all, rows.blocks, b); r < block_begin(all, rows.blocks, b + 1); ++r) {
       count += std::min(kWinogradTile, grid.height - r % rows.per_image * kWinogradTile) * grid.width;
     }
     partials.add(count);
@@ -102,7 +108,7 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
     min_dy = std::min(min_dy, tap.dy);
     min_dx = std::min(min_dx, tap.dx);
   }
-  int64_t packed_rows = plan.shared ? 1 : std::min(rows.in_block, rows.per_image);
+  int64_t packed_rows = plan.shared ? 1 : std::min(most, rows.per_image);
   WinogradParams p{};
   p.operand = operand;
   p.panel = tile_panel(rows, kWinogradInput, min_dy, min_dx, operand.channels, packed_rows);
@@ -111,14 +117,14 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   p.height = grid.height;
   p.width = grid.width;
   p.chunk = plan.transform_once ? 64 : plan.chunk;
-  p.tiles = tile_strides(rows, p.panel.blocks);
-  p.products_stride = rows.in_block * rows.columns * columns + kPad;
+  p.tiles = tile_strides(most * rows.columns, p.panel.blocks);
+  p.products_stride = most * rows.columns * columns + kPad;
   p.splits = plan.splits;
 
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
   p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
   p.shared = plan.shared;
-  p.workers = workers_for(blocks);
+  p.workers = workers_for(rows.blocks);
   if (plan.transform_once) {
     p.transformed = transformed.data ? transformed.data : allocate(transformed_bytes);
     if (!transformed.ready) {
@@ -137,10 +143,10 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
   if (!plan.shared) {
-    return run_tasks(kernels.winograd_block[index], p, blocks * p.splits);
+    return run_tasks(kernels.winograd_block[index], p, rows.blocks * p.splits);
   }
-  for (p.block = 0; p.block < blocks; ++p.block) {
-    int64_t count = std::min(rows.in_block, operand.images * rows.per_image - p.block * rows.in_block);
+  for (p.block = 0; p.block < rows.blocks; ++p.block) {
+    int64_t count = block_begin(all, rows.blocks, p.block + 1) - block_begin(all, rows.blocks, p.block);
     run_tasks(kernels.winograd_input[index], p, count);
     run_tasks(kernels.winograd_output[index], p, column_tiles);
   }
@@ -169,18 +175,18 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, O
   WinogradPlan plan =
       plan_winograd_wgrad(draw.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
                           column_tiles * columns, acc_size(dtype), max_threads(), machine_caches());
-  rows.in_block = plan.tile_rows;
-  int64_t blocks = ceil_div(draw.images * rows.per_image, rows.in_block);
-  int64_t packed_rows = plan.shared ? 1 : std::min(rows.in_block, rows.per_image);
+  rows.blocks = plan.blocks;
+  int64_t all = draw.images * rows.per_image, most = ceil_div(all, rows.blocks);
+  int64_t packed_rows = plan.shared ? 1 : std::min(most, rows.per_image);
   WinogradWgradParams p{};
   p.operand = operand;
   p.draw = draw;
   p.rows = rows;
   p.panel = tile_panel(rows, kWinogradInput, -shape.padding[0], -shape.padding[1], operand.channels, packed_rows);
   p.draw_panel = tile_panel(rows, kWinogradTile, 0, 0, draw.channels, packed_rows);
-  p.tiles = tile_strides(rows, p.panel.blocks);
-  p.draw_tiles = tile_strides(rows, p.draw_panel.blocks);
-  p.parts = plan.shared ? 1 : std::min<int64_t>(max_threads(), blocks);
+  p.tiles = tile_strides(most * rows.columns, p.panel.blocks);
+  p.draw_tiles = tile_strides(most * rows.columns, p.draw_panel.blocks);
+  p.parts = plan.shared ? 1 : std::min<int64_t>(max_threads(), rows.blocks);
   int64_t elements = kWinogradPlaces * p.tiles.place_stride;
   // A wide column tile may reach into a block of channels that is not there.
   int64_t draw_elements = kWinogradPlaces * p.draw_tiles.place_stride + p.draw_tiles.block_stride;
@@ -197,7 +203,7 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, O
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
   p.sums_stride = squares * 9 * square;
-  if (!plan.shared || blocks > 1) {
+  if (!plan.shared || rows.blocks > 1) {
     p.sums = allocate(p.parts * p.sums_stride * acc_size(dtype));
   }
   std::vector<int64_t> taps = nine_taps(fprop_grid(shape), strides);
@@ -208,9 +214,9 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, O
     UnpackWeightsParams unpack{p.layout, p.sums, p.sums_stride, p.parts, weights};
     return run_tasks(kernels.unpack_weights[index], unpack, column_tiles);
   }
-  for (p.block = 0; p.block < blocks; ++p.block) {
-    int64_t count = std::min(rows.in_block, draw.images * rows.per_image - p.block * rows.in_block);
-    p.last = p.block + 1 == blocks;
+  for (p.block = 0; p.block < rows.blocks; ++p.block) {
+    int64_t count = block_begin(all, rows.blocks, p.block + 1) - block_begin(all, rows.blocks, p.block);
+    p.last = p.block + 1 == rows.blocks;
     run_tasks(kernels.winograd_wgrad_input[index], p, count);
     run_tasks(kernels.winograd_wgrad_output[index], p, squares);
   }

@@ -24,6 +24,10 @@ struct Ahead {
       }
     }
   }
+  void add(const void* data, int64_t size) {
+    regions[count++] = {(const char*)data, (const char*)data + size};
+    bytes += size;
+  }
   // All of it is to be there after so many groups.
   void spread(int64_t groups) {
     lines = groups > 0 ? minimum(bytes / kLineBytes / groups + 1, kMostAhead) : 0;

@@ -1,6 +1,8 @@
 // Convolution as an implicit matrix product: a strip of the input is packed with its prologue, and every tile of output
 // pixels reads its rows from the panel at offsets that the filter's taps give.
 
+constexpr int64_t kFewPixelTiles = 8;
+
 // The pixels of a strip, by tiles of at most kMicroRows, all with the same weights.
 template <typename T>
 struct DirectStrip {
@@ -73,9 +75,9 @@ void conv_direct(const DirectParams& p, int64_t worker, int64_t task) {
     pack_operand<T>(p.operand, p.panel, image, images, row * p.grid.row_advance, panel_rows, panel);
   }
   Ahead ahead;
+  int64_t tiles_of_pixels = images * rows * cut_count(p.grid.width, kMicroRows);
   int64_t later = strip + p.workers;
   if (p.grid.groups > 0 && later < p.image_strips * p.row_strips) {
-    int64_t tiles_of_pixels = images * rows * cut_count(p.grid.width, kMicroRows);
     ahead.add(p.operand, sizeof(T), later / p.row_strips * p.strip_images, p.strip_images,
               later % p.row_strips * p.strip_rows * p.grid.row_advance * p.panel.row_step,
               p.strip_rows * p.grid.row_advance * p.panel.row_step);
@@ -92,7 +94,13 @@ void conv_direct(const DirectParams& p, int64_t worker, int64_t task) {
   if (p.pixels_first) {
     strip_tiles.multiply_all(t, states, first, last);
   } else {
+    int64_t tile_bytes = p.grid.groups * p.grid.depth * kColumns * sizeof(A);
     for (int64_t j = first; j < last; ++j) {
+      if (tiles_of_pixels <= kFewPixelTiles && j + 1 < last) {  // too few to wait for the weights of each
+        ahead = Ahead();
+        ahead.add((const char*)p.grid.weights + (j + 1) * tile_bytes, tile_bytes);
+        ahead.spread(tiles_of_pixels * p.grid.groups);
+      }
       strip_tiles.multiply_all(t, states, j, j + 1);
     }
   }

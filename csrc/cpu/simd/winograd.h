@@ -6,7 +6,8 @@ constexpr int64_t kChunkTiles = 14;  // columns transformed at a time: their int
 struct BlockRows {
   int64_t first, count;  // tile rows
   RF_MEMBER BlockRows(const TileRows& t, int64_t images, int64_t block)
-      : first(block * t.in_block), count(minimum(t.in_block, images * t.per_image - first)) {}
+      : first(cut_begin(images * t.per_image, t.blocks, block)),
+        count(cut_begin(images * t.per_image, t.blocks, block + 1) - first) {}
 };
 
 // Calls visit(image, tile row within it, tile rows, first tile of them within the block) for each image's part.
@@ -22,8 +23,8 @@ RF_INLINE void each_image(const TileRows& t, const BlockRows& block, Visit visit
 
 // What a block packs of an operand.
 RF_INLINE void add_block(Ahead& ahead, const Operand& o, int64_t element, const TileRows& t, int64_t block) {
-  BlockRows rows(t, o.images, block);
-  if (rows.count > 0) {
+  if (block < t.blocks) {
+    BlockRows rows(t, o.images, block);
     int64_t image = rows.first / t.per_image, row = rows.first % t.per_image;
     int64_t images = (row + rows.count - 1) / t.per_image + 1;
     ahead.add(o, element, image, images, row * kWinogradTile,
@@ -158,6 +159,8 @@ struct WinogradMemory {
   }
 };
 
+constexpr int64_t kFewTiles = 3;  // of kMicroRows
+
 // products[place][tile][column] of one column tile.
 template <typename T>
 void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t tile, int64_t count, Ahead& ahead) {
@@ -190,9 +193,12 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     }
     t.groups = now;
     t.accumulate = first > 0;
+    // What no cache nearer than the last holds: of few tiles the weights, else the next tile's operand.
+    bool weights_ahead = p.shared && p.transformed && cuts <= kFewTiles;
+    int64_t share = weights_ahead ? cut_count(place_stride * sizeof(A) / kLineBytes, now * cuts) : kMicroRows * sizeof(A);
     if (p.shared) {
-      t.ahead_lines = kMicroRows * kBlock * sizeof(A) / kLineBytes;
-      t.ahead_step = m.tiles.block_stride * sizeof(A);
+      t.ahead_lines = weights_ahead ? minimum(share, kMostAhead) : share * kBlock / kLineBytes;
+      t.ahead_step = weights_ahead ? t.ahead_lines * kLineBytes : m.tiles.block_stride * sizeof(A);
     }
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       const A* input = (const A*)m.tiles.data + place * m.tiles.place_stride;
@@ -201,8 +207,12 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
         int64_t begin = cut_begin(count, cuts, i);
         if (!p.shared) {
           ahead.next(t);
-        } else  // the next tile's operand, which may be no nearer than the last-level cache
-          t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock : input + m.tiles.place_stride);
+        } else if (weights_ahead) {
+          t.ahead = (const char*)(t.b + place_stride) + i * now * t.ahead_step;
+        } else {
+          t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock
+                                               : input + m.tiles.place_stride);
+        }
         t.c = m.products + place * p.products_stride + begin * kColumns;
         run_rows<A>(cut_begin(count, cuts, i + 1) - begin, t, input + begin * kBlock);
       }
@@ -290,7 +300,8 @@ void winograd_block(const WinogradParams& p, int64_t worker, int64_t task) {
   Ahead ahead;
   if (p.splits == 1) {
     add_block(ahead, p.operand, sizeof(T), p.rows, block + p.workers);
-    int64_t cuts = cut_count(p.rows.in_block * p.rows.columns, kMicroRows) * cut_count(p.panel.blocks, p.chunk);
+    int64_t cuts = cut_count(BlockRows(p.rows, p.operand.images, block).count * p.rows.columns, kMicroRows) *
+                   cut_count(p.panel.blocks, p.chunk);
     ahead.spread(tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
   }
   for (int64_t tile = cut_begin(tiles, p.splits, split); tile < last; ++tile) {
@@ -304,9 +315,10 @@ void winograd_input(const WinogradParams& p, int64_t worker, int64_t task) {
   using A = Acc<T>;
   WinogradMemory<A> m(p, worker);
   TileRows one = p.rows;
-  one.in_block = 1;
+  one.blocks = p.operand.images * p.rows.per_image;
   m.tiles.data = (A*)m.tiles.data + task * p.rows.columns * kBlock;
-  transform_block<T, false>(p.operand, p.panel, one, p.block * p.rows.in_block + task, m.panel, m.tiles);
+  int64_t row = BlockRows(p.rows, p.operand.images, p.block).first + task;
+  transform_block<T, false>(p.operand, p.panel, one, row, m.panel, m.tiles);
 }
 template <typename T>
 void winograd_output(const WinogradParams& p, int64_t worker, int64_t tile) {

@@ -80,8 +80,8 @@ void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t
   WgradMemory<A> m(p, worker);
   int64_t column_tiles = cut_count(p.draw.channels, kColumns), blocks = p.panel.blocks;
   int64_t place_stride = column_tiles * blocks * kSquare + kBlock;
-  int64_t all = cut_count(p.operand.images * p.rows.per_image, p.rows.in_block);
-  int64_t block = cut_begin(all, p.parts, worker), first = block, end = cut_begin(all, p.parts, worker + 1);
+  int64_t block = cut_begin(p.rows.blocks, p.parts, worker), first = block;
+  int64_t end = cut_begin(p.rows.blocks, p.parts, worker + 1);
   for (; block < end; ++block) {
     transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
     transform_block<T, true>(p.draw, p.draw_panel, p.rows, block, m.panel, m.draw_tiles);
@@ -113,8 +113,8 @@ void winograd_wgrad_input(const WinogradWgradParams& p, int64_t worker, int64_t 
   using A = Acc<T>;
   WgradMemory<A> m(p, worker);
   TileRows one = p.rows;
-  one.in_block = 1;
-  int64_t row = p.block * p.rows.in_block + task;
+  one.blocks = p.operand.images * p.rows.per_image;
+  int64_t row = BlockRows(p.rows, p.operand.images, p.block).first + task;
   m.tiles.data = (A*)m.tiles.data + task * p.rows.columns * kBlock;
   m.draw_tiles.data = (A*)m.draw_tiles.data + task * p.rows.columns * kBlock;
   transform_block<T, false>(p.operand, p.panel, one, row, m.panel, m.tiles);
