@@ -56,7 +56,37 @@ ODD = (
     _conv("wide", 1, 70, 3, 66, 1),
 )
 
-CONVS = (*RESNET, *ODD)
+# 3x3 filters of stride 1, with channels and 4x4 tiles enough for Winograd's algorithm.
+WINOGRAD = (
+    _conv("wino_whole", 2, 16, 12, 16, 3),
+    _conv("wino_ragged", 3, 33, (13, 18), 40, 3),
+    _conv("wino_batch_1", 1, 17, (15, 16), 35, 3),
+    _conv("wino_unpadded", 2, 20, (14, 17), 16, 3, padding=(0, 0)),
+    _conv("wino_padding_2", 2, 16, (11, 13), 24, 3, padding=(2, 2)),
+    _conv("wino_wide", 1, 16, (9, 61), 17, 3),  # more than one chunk of tile columns
+    _conv("wino_blocks", 6, 48, 29, 33, 3),  # several blocks
+    _conv("wino_shared", 4, 160, 10, 144, 3),  # sums too large for each worker to have its own
+)
+
+# What the implicit matrix product has to address.
+DIRECT = (
+    _conv("s2_odd", 3, 19, (9, 11), 35, 3, stride=2),
+    _conv("s2_dilated", 2, 18, (12, 13), 17, 3, stride=2, dilation=2),
+    _conv("far_padding", 2, 17, 5, 16, 3, padding=(4, 5)),
+    _conv("5x5_s3", 2, 16, (13, 17), 18, 5, stride=3),
+    _conv("7x1", 2, 33, (11, 4), 16, (7, 1)),
+    _conv("1x7", 2, 16, (4, 11), 33, (1, 7)),
+    _conv("narrow", 5, 20, (9, 3), 18, 3, stride=(2, 1)),  # two lines of pixels to a tile
+    _conv("one_column", 3, 16, (15, 1), 16, 3),
+    _conv("folded_15", 2, 15, (9, 10), 20, 3),
+    _conv("folded_5x5_s2", 2, 4, (14, 15), 36, 5, stride=2),
+    _conv("groups_wide", 2, 66, 7, 70, 3, groups=2),
+    _conv("depthwise_twice", 2, 5, 9, 10, 3, groups=5),
+    _conv("1x1_s3", 2, 34, (10, 11), 36, 1, stride=3),
+    _conv("many_strips", 7, 20, (40, 24), 33, 3, stride=(1, 2)),
+)
+
+CONVS = (*RESNET, *ODD, *WINOGRAD, *DIRECT)
 
 
 class ConvSize(NamedTuple):

@@ -9,7 +9,7 @@ from torch._prims_common import suggest_memory_format
 
 from resnet_fused import ops
 
-EVERYDAY = ("3x3_s2", "odd_channels", "pixels_unread")
+EVERYDAY = ("3x3_s2", "odd_channels", "pixels_unread", "wino_wide", "s2_dilated")
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
 CPU = ops.get("cpu")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from operator_cases import FORMATS, MODES, make_case
-from problems import ConvProblem
+from problems import CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
@@ -36,3 +36,26 @@ def test_split_work(layout, mode, threads):
             assert_oracle(a, b, c, case.length)
     for a, b in zip(ours, case.run(ops.get("cpu"))):
         assert_bit_equal(a, b)
+
+
+ENGINE_MODES = ["fprop_prologue", "fprop_residual_affine", "backward_everything"]
+SPLIT = [p for p in CONVS if p.id in ("wino_blocks", "wino_shared", "many_strips", "far_padding", "stem", "wide")]
+
+
+@pytest.mark.parametrize("mode", ENGINE_MODES)
+@pytest.mark.parametrize("problem", SPLIT, ids=lambda p: p.id)
+def test_same_bits_whoever_runs_what(problem, mode, threads):
+    """Tasks go to whichever thread is free; twenty runs have not all had the same luck."""
+    case = make_case(mode, problem, torch.float32, torch.channels_last)
+    first = case.run(ops.get("cpu"))
+    for _ in range(20):
+        for a, b in zip(first, case.run(ops.get("cpu"))):
+            assert_bit_equal(a, b)
+
+
+def test_more_threads_than_work(threads):
+    problem = next(p for p in CONVS if p.id == "one_pixel")
+    for mode in ENGINE_MODES:
+        case = make_case(mode, problem, torch.float64, torch.channels_last)
+        for a, b in zip(case.run(ops.get("cpu")), case.run(ops.get("reference"))):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)  # float64 sums of tens of terms

@@ -1,14 +1,15 @@
 """Every kernel of every instruction set, on shapes that use its full vectors, its unrolled loops and its ragged ends."""
 
+import engine
 import pytest
 import torch
 from operator_cases import DTYPES, FORMATS, MODES, make_case
-from problems import ConvProblem
+from problems import CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
 
-# The convolutions themselves are the library's; one mode has all the kernels around them.
+# One mode for all the kernels around a convolution; below are the convolutions.
 KERNELS = [m for m in MODES if not m.startswith(("fprop", "backward_", "dgrad", "wgrad")) or m.startswith("backward_apply")]
 KERNELS = [m for m in KERNELS if m != "backward"] + ["fprop_residual_affine", "backward_everything", "backward_masked"]
 
@@ -40,6 +41,27 @@ def test_kernels(problem, layout, dtype, isa):
                 assert_bit_equal(ours, their)
             else:
                 assert_oracle(ours, their, truth, case.length, mode)
+
+
+CONV_SHAPES = [p for p in CONVS if p.id in ("wino_ragged", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide")]
+CONV_MODES = ["fprop_prologue", "fprop_residual", "fprop_residual_affine", "backward_everything", "dgrad", "wgrad"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", CONV_MODES)
+@pytest.mark.parametrize("problem", CONV_SHAPES, ids=lambda p: p.id)
+def test_convolutions(problem, mode, dtype, isa):
+    case = make_case(mode, problem, DTYPES[dtype], torch.channels_last)
+    reference = ops.get("reference")
+    with engine.engine("always"):
+        factor, ours = engine.factor(problem, DTYPES[dtype]), case.run(ops.get("cpu"))
+    for a, b, c in zip(ours, case.run(reference), case.double().run(reference)):
+        # Sums of results rounded to bfloat16 are off by what each is, at random: √length of half its last bit.
+        largest = ours[0].abs().max().item()
+        terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
+        rounded = dtype == "bfloat16" and c.dim() == 2
+        stored = 2**-8 * case.length**0.5 * terms / c.abs().max().item() if rounded else 0.0
+        assert_oracle(a, b, c, case.length, stored=stored, factor=factor)
 
 
 def test_bfloat16_rounds_as_torch_does(isa):

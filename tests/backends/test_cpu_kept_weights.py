@@ -1,0 +1,116 @@
+"""Packed weights that inference keeps: used again only for the same values, and given up with the weights."""
+
+import gc
+
+import engine
+import pytest
+import torch
+from problems import RESNET, WINOGRAD
+from tolerance import max_error
+
+from resnet_fused import _ext, ops
+
+_cpu = _ext._cpu
+PROBLEMS = {"winograd": WINOGRAD[1], "direct": RESNET[2], "folded": RESNET[0], "grouped": RESNET[1]._replace(groups=2)}
+
+
+@pytest.fixture(autouse=True)
+def _empty():
+    _cpu.release_kept_weights()
+    yield
+    _cpu.release_kept_weights()
+
+
+class Convolution:
+    def __init__(self, p):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(p.N, p.C, p.H, p.W, generator=generator)
+        self.x = x.contiguous(memory_format=torch.channels_last)
+        self.weight = torch.nn.Parameter(torch.randn(p.K, p.C // p.groups, p.R, p.S, generator=generator))
+        self.affine = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1).repeat(1, p.K)
+        self.conv = (p.stride, p.padding, p.dilation, p.groups)
+
+    def run(self):
+        """By the epilogue of inference."""
+        arguments = (None, False, False, self.affine, None, None, False)
+        return ops.get("cpu").conv_fprop(self.x, self.weight, *self.conv, *arguments)[0].detach()
+
+    def check(self):
+        truth = torch.conv2d(self.x.double(), self.weight.double(), None, *self.conv)
+        # Sums of at most 300 terms of size 1 or so, by Winograd with errors up to 8 times as large.
+        assert max_error(self.run(), truth) < 1e-3
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_kept_from_the_second_time(kind):
+    c = Convolution(PROBLEMS[kind])
+    first = c.run()
+    assert _cpu.kept_weight_bytes() == 0
+    c.check()
+    kept = _cpu.kept_weight_bytes()
+    assert (kept > 0) == (kind != "grouped")
+    assert torch.equal(c.run(), first)
+    assert _cpu.kept_weight_bytes() == kept
+
+
+def _optimizer_step(weight):
+    with torch.no_grad():
+        weight.mul_(2)
+
+
+def _other_data(weight):
+    weight.data = torch.randn_like(weight)
+
+
+def _through_data(weight):
+    weight.data.copy_(torch.randn_like(weight))
+
+
+def _one_filter_through_data(weight):
+    weight.data[1] = 0
+
+
+@pytest.mark.parametrize("change", [_optimizer_step, _other_data, _through_data, _one_filter_through_data])
+@pytest.mark.parametrize("kind", ["winograd", "direct"])
+def test_changed_weights(kind, change):
+    c = Convolution(PROBLEMS[kind])
+    for _ in range(3):
+        c.run()
+    change(c.weight)
+    for _ in range(3):
+        c.check()
+
+
+def test_training_keeps_nothing():
+    c = Convolution(PROBLEMS["direct"])
+    for _ in range(3):
+        ops.get("cpu").conv_fprop(c.x, c.weight, *c.conv, None, False, True, None, None, None, False)
+    assert _cpu.kept_weight_bytes() == 0
+
+
+def test_given_up_with_the_weights():
+    c = Convolution(PROBLEMS["direct"])
+    c.run(), c.run()
+    assert _cpu.kept_weight_bytes() > 0
+    del c
+    gc.collect()
+    assert _cpu.kept_weight_bytes() == 0
+
+
+def test_another_instruction_set(monkeypatch):
+    before = _cpu.isa()
+    c = Convolution(PROBLEMS["winograd"])
+    try:
+        for isa in _ext.cpu_facts()["isas_supported"]:
+            _cpu.set_isa_for_testing(isa)
+            for _ in range(3):
+                c.check()
+    finally:
+        _cpu.set_isa_for_testing(before)
+
+
+def test_switching_algorithms():
+    c = Convolution(PROBLEMS["winograd"])
+    for enabled in (True, True, False, False, True):
+        with engine.winograd(enabled):
+            c.check()

@@ -1,0 +1,106 @@
+"""Plans of convolutions: pure functions, so that any machine's can be looked at."""
+
+import itertools
+
+import pytest
+
+from resnet_fused import _ext
+
+_cpu = _ext._cpu
+MIB = 2**20
+CACHES = {"l2": MIB, "l3": 32 * MIB}
+
+
+def _algorithm(input, weight, stride=1, padding=1, dilation=1, groups=1, dtype="float32", isa="avx512",
+               native_bf16=True, winograd=True):  # fmt: skip
+    return _cpu.plan_algorithm(input, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, dtype, isa,
+                               native_bf16, winograd)  # fmt: skip
+
+
+LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({}, "winograd"),
+        ({"winograd": False}, "direct"),
+        ({"stride": 2}, "direct"),
+        ({"dilation": 2, "padding": 2}, "direct"),
+        ({"weight": [64, 64, 1, 1], "padding": 0}, "direct"),
+        ({"input": [1, 512, 7, 7], "weight": [512, 512, 3, 3]}, "direct"),  # 4 tiles: the weights would be all work
+        ({"input": [16, 3, 224, 224], "weight": [64, 3, 7, 7], "stride": 2, "padding": 3}, "direct"),
+        ({"dtype": "float64"}, "winograd"),
+        ({"dtype": "bfloat16"}, "winograd"),
+        ({"dtype": "bfloat16", "stride": 2}, "library"),
+        ({"dtype": "bfloat16", "stride": 2, "native_bf16": False}, "direct"),
+        ({"weight": [64, 1, 3, 3], "groups": 64}, "library"),
+        ({"input": [16, 128, 56, 56], "weight": [128, 32, 3, 3], "groups": 4}, "direct"),
+        ({"isa": "portable"}, "library"),
+        ({"isa": "avx2"}, "winograd"),
+    ],
+)
+def test_algorithm(change, expected):
+    assert _algorithm(**(LAYER | change)) == expected
+
+
+SHAPES = list(itertools.product((1, 2, 7, 16, 64), (1, 7, 14, 56, 224), (1000, 60000, 5000000), (1, 2), (1, 3), (1, 2, 5)))
+
+
+@pytest.mark.parametrize("images, rows, row_bytes, advance, span, threads", SHAPES)
+def test_strips_cover_everything_once(images, rows, row_bytes, advance, span, threads):
+    plan = _cpu.plan_strips(images, rows, row_bytes, advance, span, 4, threads, **CACHES)
+    assert plan["image_strips"] == -(-images // plan["images"]) and plan["row_strips"] == -(-rows // plan["rows"])
+    assert 1 <= plan["splits"] <= 4
+    assert plan["images"] == 1 or plan["rows"] == rows
+    packed = plan["images"] * ((plan["rows"] - 1) * advance + span) * row_bytes
+    assert packed <= CACHES["l2"] / 2 or (plan["images"] == 1 and plan["rows"] == 1)
+    tasks = plan["image_strips"] * plan["row_strips"] * plan["splits"]
+    assert tasks >= min(threads, 4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("images, rows, columns, channels", [
+    (16, 14, 14, 64), (16, 7, 7, 128), (16, 4, 4, 256), (16, 2, 2, 512), (1, 14, 14, 64), (1, 4, 4, 256), (64, 2, 2, 512),
+])  # fmt: skip
+def test_winograd_s_blocks(images, rows, columns, channels, threads):
+    plan = _cpu.plan_winograd(images, rows, columns, channels, 8, threads, **CACHES)
+    assert 1 <= plan["blocks"] <= images * rows
+    block = -(-images * rows // plan["blocks"])  # tile rows
+    transformed = 36 * channels * block * columns * 4
+    if plan["shared"]:
+        assert transformed <= CACHES["l3"] / 3
+    else:
+        assert transformed <= CACHES["l2"] * 5 / 8 or block == 1
+        assert plan["transform_once"]
+        assert images * rows // plan["blocks"] * columns >= 14  # of as many tiles as the kernel has rows
+
+
+@pytest.mark.parametrize("arguments", [([1, 2, 3], [4, 2, 1, 1]), ([1, 2, 3, 3], [4, 2, 1])])
+def test_sizes_that_are_none(arguments):
+    with pytest.raises(ValueError, match="expected sizes"):
+        _algorithm(*arguments)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown dtype 'float16'"):
+        _algorithm(**LAYER, dtype="float16")
+    with pytest.raises(ValueError, match="unknown ISA 'sse'"):
+        _algorithm(**LAYER, isa="sse")
+
+
+def test_peak_is_above_what_a_matrix_product_reaches():
+    import torch
+
+    a = torch.randn(512, 512)
+    torch.mm(a, a)
+    seconds = min(_seconds(lambda: torch.mm(a, a)) for _ in range(5))
+    assert _cpu.fma_peak(1) > 0.7 * 2 * 512**3 / seconds / 1e9  # 0.7: other processes may disturb either
+
+
+def _seconds(function):
+    import time
+
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
