@@ -5,6 +5,11 @@ import time
 import pytest
 import torch
 
+
+def pytest_addoption(parser):
+    parser.addoption("--batch", type=int, default=16, help="images in the layers' batches")
+
+
 COPY_BYTES = 256 * 2**20  # beyond any last-level cache
 
 
