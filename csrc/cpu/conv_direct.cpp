@@ -16,6 +16,12 @@ int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
+struct Work {
+  DirectParams params;
+  std::vector<int64_t> offsets;
+  int64_t tasks;
+};
+
 struct Product {
   DType dtype;
   TapGrid grid;
@@ -54,11 +60,11 @@ struct Product {
     return packed.data;
   }
 
-  void run(const Strips& s, int64_t first_part) const {
+  // All but the workers' memory, of which params.workspace_stride bytes are needed for each.
+  Work prepare(const Strips& s, int64_t first_part) const {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
     GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
-    int64_t tasks = s.image_strips * s.row_strips * s.splits;
     int64_t elements = kernels.micro_rows * kernels.micro_columns[index] + g.elements;
     int64_t states_offset = round_up(elements * acc_size(dtype), kLine) + kLine;
     int64_t columns = kernels.micro_columns[index], tiles = (result.channels + columns - 1) / columns;
@@ -67,16 +73,47 @@ struct Product {
     int64_t weight_bytes = tiles * int64_t(g.offsets.size()) * g.depth * columns * acc_size(dtype);
     bool pixels_first = weight_bytes <= machine_caches().l2 / 2;
     const void* packed = grid.taps.empty() ? nullptr : pack(g);
-    void* workspace = allocate(workers_for(tasks) * stride);
-    DirectParams params{
-        operand, result, g.panel,
-        {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance, g.column_advance,
-         g.offsets.data(), int64_t(g.offsets.size()), g.depth, packed},
-        s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, first_part, workers_for(tasks), workspace, stride,
-        states_offset};
-    run_tasks(kernels.conv_direct[index], params, tasks);
+    Work work{{}, std::move(g.offsets), s.image_strips * s.row_strips * s.splits};
+    work.params = {operand, result, g.panel,
+                   {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance,
+                    g.column_advance, work.offsets.data(), int64_t(work.offsets.size()), g.depth, packed},
+                   s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, first_part,
+                   workers_for(work.tasks), nullptr, stride, states_offset};
+    return work;
   }
 };
+
+// The tasks of all grids in one order, those on the same part of the image after each other: they read the same memory.
+void run_together(DType dtype, std::vector<Work>& works, const Allocate& allocate) {
+  struct Turn {
+    double place;
+    const Work* work;
+    int64_t task;
+  };
+  std::vector<Turn> turns;
+  int64_t stride = 0;
+  for (const Work& work : works) {
+    stride = std::max(stride, work.params.workspace_stride);
+    for (int64_t task = 0; task < work.tasks; ++task) {
+      turns.push_back({(task + 0.5) / work.tasks, &work, task});
+    }
+  }
+  std::stable_sort(turns.begin(), turns.end(), [](const Turn& a, const Turn& b) { return a.place < b.place; });
+  int64_t workers = workers_for(turns.size());
+  void* workspace = allocate(workers * stride);
+  for (Work& work : works) {
+    work.params.workspace = workspace;
+    work.params.workspace_stride = stride;
+    work.params.workers = workers;
+  }
+  auto function = active_kernels().conv_direct[static_cast<int>(dtype)];
+  std::atomic<size_t> next{0};
+  parallel_for(workers, [&](int64_t worker) {
+    for (size_t i = next++; i < turns.size(); i = next++) {
+      function(turns[i].work->params, worker, turns[i].task);
+    }
+  });
+}
 
 void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int64_t groups, const ConvWeights& weights,
                const WeightStrides& roles, int64_t group_step, const Operand& operand, Result result, Partials& partials,
@@ -91,17 +128,19 @@ void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int6
   }
   result.partial = partials.allocate(allocate);
   result.partial_stride = partials.stride();
-  int64_t first_part = 0;
-  for (size_t i = 0; i < products.size(); ++i) {
-    Product& product = products[i];
-    product.result = result;
-    for (int64_t g = 0; g < groups; ++g) {
+  for (int64_t g = 0; g < groups; ++g) {
+    int64_t first_part = 0;
+    std::vector<Work> works;
+    for (size_t i = 0; i < products.size(); ++i) {
+      Product& product = products[i];
+      product.result = result;
       product.weights.data = static_cast<const char*>(weights.data) + g * group_step * element_size(dtype);
       product.operand.first = g * operand.channels;
       product.result.first = g * result.channels;
-      product.run(strips[i], first_part);
+      works.push_back(product.prepare(strips[i], first_part));
+      first_part += strips[i].image_strips * strips[i].row_strips;
     }
-    first_part += strips[i].image_strips * strips[i].row_strips;
+    run_together(dtype, works, allocate);
   }
 }
 

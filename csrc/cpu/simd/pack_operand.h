@@ -6,6 +6,7 @@ constexpr int64_t kPrefetchBytes = 4096;
 template <typename T, Form FORM>
 struct FormBody {
   using A = Acc<T>;
+  static constexpr bool kIsPlain = FORM == Form::kPlain;
   const T *x, *raw, *out;
   AffineRows<A> a;
   const A *mean_g, *slope;
@@ -72,6 +73,17 @@ RF_INLINE void pack_blocks(const Body& body, const Operand& o, const Panel& p, i
 
 template <typename A, typename Body>
 RF_INLINE void pack_folded(const Body& body, const Operand& o, int64_t source, int64_t step, int64_t count, A* target) {
+  if (Body::kIsPlain && step == o.channels) {  // pixels follow each other in memory too
+    constexpr int L = kLanes<A>;
+    int64_t i = 0, elements = count * o.channels;
+    for (; i + L <= elements; i += L) {
+      store<L>(target + i, body.template value<L>(source + i, 0));
+    }
+    for (; i < elements; ++i) {
+      store<1>(target + i, body.template value<1>(source + i, 0));
+    }
+    return;
+  }
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t c = 0; c < o.channels; ++c) {
       *target++ = body.template value<1>(source + i * step + c, o.first + c)[0];
