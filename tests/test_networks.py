@@ -2,6 +2,7 @@
 
 import copy
 
+import engine
 import pytest
 import torch
 import torchvision
@@ -96,13 +97,16 @@ FLOAT32 = [
 ]
 
 
+@pytest.mark.parametrize("winograd", [True, False], ids=["winograd", "direct"])
 @pytest.mark.parametrize("name, layout", FLOAT32)
-def test_float32(name, layout):
-    """The median over all parameters of our gradient's error over eager's error, both against float64, is <= 2.
+def test_float32(name, layout, winograd):
+    """The median over all parameters of our gradient's error over eager's error, both against float64, is <= 3, or 2
+    without Winograd's algorithm.
 
     One ReLU of a million that rounding flips near the end moves every gradient by 1e-2 instead of 1e-6, in eager as
     in ours (eager in its other memory format, the control, exceeds 1000 in some draws). So an error is the smallest
-    of five draws of images, that of a draw without a flip; 2 is the bound for one more rounding of each number.
+    of five draws of images, that of a draw without a flip. Sums in another order alone make 2.2 of the
+    control, and 1.9 of ours without Winograd's algorithm, whose transforms add some more roundings.
     """
     other = "contiguous" if layout == "channels_last" else "channels_last"
     eager, fused = pair(name, torch.float32)
@@ -114,7 +118,7 @@ def test_float32(name, layout):
         for side, (model, format) in models.items():
             model.zero_grad()
             operand = x.double() if side == "float64" else x
-            with record() as records:
+            with record() as records, engine.winograd(winograd):
                 result = step(model.to(memory_format=FORMATS[format]), operand.contiguous(memory_format=FORMATS[format]))
             assert [r.backend for r in records] == ["cpu"] * (UNITS[name] if side == "ours" else 0)
             if side == "float64":
@@ -125,7 +129,7 @@ def test_float32(name, layout):
     median, control = (ours / eagers).median().item(), (control / eagers).median().item()
     message = f"{name} {layout}: median error over eager's {median:.2f}; control, eager {other}: {control:.2f}"
     print(message)
-    assert median <= 2, message
+    assert median <= (3 if winograd else 2), message
 
 
 def digits(dtype, count=16 * 10):
