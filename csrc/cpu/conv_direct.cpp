@@ -5,16 +5,11 @@
 #include "conv_result.h"
 #include "isa.h"
 #include "launch.h"
+#include "rounding.h"
 #include "tasks.h"
 
 namespace resnet_fused::cpu {
 namespace {
-
-constexpr int64_t kLine = 64;
-
-int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 struct Work {
   DirectParams params;
@@ -35,7 +30,7 @@ struct Product {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
     GridPanel g = grid_panel(grid, operand.channels, folded, 1, 1);
-    int64_t tiles = (result.channels + kernels.micro_columns[index] - 1) / kernels.micro_columns[index];
+    int64_t tiles = ceil_div(result.channels, kernels.micro_columns[index]);
     return plan_strips(operand.images, grid.height, g.panel.blocks * g.panel.row_stride * acc_size(dtype),
                        std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles,
                        max_threads(), machine_caches());
@@ -44,7 +39,7 @@ struct Product {
   const void* pack(const GridPanel& g) const {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
-    int64_t columns = kernels.micro_columns[index], tiles = (result.channels + columns - 1) / columns;
+    int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
     std::vector<int64_t> taps;
     int64_t fold = folded ? grid.taps.back().s + 1 : 0;
     for (size_t t = 0; t < grid.taps.size(); t += std::max<int64_t>(fold, 1)) {
@@ -67,7 +62,7 @@ struct Product {
     GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
     int64_t elements = kernels.micro_rows * kernels.micro_columns[index] + g.elements;
     int64_t states_offset = round_up(elements * acc_size(dtype), kLine) + kLine;
-    int64_t columns = kernels.micro_columns[index], tiles = (result.channels + columns - 1) / columns;
+    int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
     int64_t stride = states_offset + tiles * round_up(4 * columns * acc_size(dtype), kLine);
     // Whole pixels are written at a time where all the weights stay in the second-level cache.
     int64_t weight_bytes = tiles * int64_t(g.offsets.size()) * g.depth * columns * acc_size(dtype);

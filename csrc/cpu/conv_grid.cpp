@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
+#include "rounding.h"
+
 namespace resnet_fused::cpu {
 namespace {
-
-int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 // The taps along one axis that reach the pixels first, first + stride, …, with the input pixel of the first of them.
 struct AxisTap {
@@ -78,7 +76,7 @@ GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t
   p.row_span = max_dy - min_dy + 1;
   p.columns = (grid.width - 1) * g.column_advance + max_dx - min_dx + 1;
   p.folded = folded;
-  p.blocks = folded ? 1 : round_up(channels, kBlock) / kBlock;
+  p.blocks = folded ? 1 : ceil_div(channels, kBlock);
   p.column_stride = folded ? channels : kBlock;
   p.row_stride = p.columns * p.column_stride;
   p.image_stride = ((rows - 1) * g.row_advance + p.row_span) * p.row_stride;

@@ -153,7 +153,6 @@ struct WinogradParams {
   int64_t workers;
   int64_t block;              // the one that tiles holds
   int64_t products_stride;    // elements between places of the products
-  int64_t splits;
   void* workspace;
   int64_t workspace_stride, panel_offset, products_offset, weights_offset, tiles_offset;
 };

@@ -1,6 +1,7 @@
 #include "conv_plan.h"
 
 #include "conv_params.h"
+#include "rounding.h"
 
 #include <unistd.h>
 
@@ -8,10 +9,6 @@
 
 namespace resnet_fused::cpu {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 int64_t cache_size(int name, int64_t otherwise) {
   long bytes = sysconf(name);
@@ -129,7 +126,6 @@ WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_colum
   plan.blocks = cut_rows(rows, row_bytes, caches.l2 * 5 / 8, threads);
   plan.shared = rows / plan.blocks * tile_columns < 14 || unbalanced(rows, plan.blocks, threads);
   plan.chunk = 8;
-  plan.splits = 1;
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 3, 1);
   }

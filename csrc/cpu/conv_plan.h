@@ -57,7 +57,6 @@ struct WinogradPlan {
   bool shared;          // all workers on one block: transform its rows, then multiply its column tiles
   bool transform_once;  // the weights, before all blocks; else in each task, `chunk` blocks of channels at a time
   int64_t chunk;
-  int64_t splits;       // not shared: of the column tiles over tasks
 };
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches);

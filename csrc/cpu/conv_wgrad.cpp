@@ -5,16 +5,11 @@
 #include "conv_result.h"
 #include "isa.h"
 #include "launch.h"
+#include "rounding.h"
 #include "tasks.h"
 
 namespace resnet_fused::cpu {
 namespace {
-
-constexpr int64_t kLine = 64;
-
-int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
 
 // The gradient itself has one tap and no padding; its blocks come in pairs, which a wide column tile spans.
 GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows) {
@@ -34,13 +29,13 @@ void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Ope
   draw.channels = shape.K / shape.groups;
   bool folded = can_fold(shape);
   TapGrid grid = fprop_grid(shape);
-  int64_t columns = kernels.micro_columns[index], tiles = (draw.channels + columns - 1) / columns;
+  int64_t columns = kernels.micro_columns[index], tiles = ceil_div(draw.channels, columns);
 
   GridPanel one = grid_panel(grid, operand.channels, folded, 1, 1);
   int64_t row_bytes = (one.panel.blocks * one.panel.row_stride * one.row_advance +
                        draw_panel(shape, draw.channels, 1, 1).panel.blocks * shape.Q * kBlock) * acc_size(dtype);
-  WgradPlan plan = plan_wgrad(shape.N, shape.P, row_bytes, one.offsets.size() * one.depth * tiles * columns * acc_size(dtype),
-                              tiles, max_threads(), machine_caches());
+  int64_t sums_bytes = one.offsets.size() * one.depth * tiles * columns * acc_size(dtype);
+  WgradPlan plan = plan_wgrad(shape.N, shape.P, row_bytes, sums_bytes, tiles, max_threads(), machine_caches());
   GridPanel a = grid_panel(grid, operand.channels, folded, plan.strips.images, plan.strips.rows);
   GridPanel b = draw_panel(shape, draw.channels, plan.strips.images, plan.strips.rows);
 

@@ -31,7 +31,7 @@ struct Kernels {
   TaskFunction<DirectParams> conv_direct[kDTypes];  // tasks: strips x splits
   TaskFunction<WgradParams> conv_wgrad[kDTypes];    // one for each worker
 
-  // Winograd: the weights' column tiles; whole blocks x splits; or by all workers a block's tile rows, then its
+  // Winograd: the weights' column tiles; whole blocks; or by all workers a block's tile rows, then its
   // column tiles. For gradients of weights: one for each worker; or tile rows, then blocks of channels x column tiles.
   TaskFunction<WinogradParams> winograd_weights[kDTypes], winograd_block[kDTypes], winograd_input[kDTypes],
       winograd_output[kDTypes];

@@ -5,20 +5,13 @@
 #include "conv_result.h"
 #include "isa.h"
 #include "launch.h"
+#include "rounding.h"
 #include "tasks.h"
 
 namespace resnet_fused::cpu {
 namespace {
 
-constexpr int64_t kLine = 64;
 constexpr int64_t kPad = kBlock;  // elements between places: a multiple of 4 KiB would share the cache's sets
-
-int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // The panel of `rows` tile rows of one image, whose tiles are `size` pixels wide.
 Panel tile_panel(const TileRows& t, int64_t size, int64_t first_row, int64_t first_column, int64_t channels,
@@ -82,9 +75,9 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   int index = static_cast<int>(dtype);
   int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(result.channels, columns);
   TileRows rows{ceil_div(grid.height, kWinogradTile), ceil_div(grid.width, kWinogradTile), 1};
-  WinogradPlan plan = plan_winograd(operand.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
-                                    column_tiles, acc_size(dtype), max_threads(), machine_caches());
-  int64_t depth = ceil_div(operand.channels, kBlock) * kBlock;
+  int64_t depth = round_up(operand.channels, kBlock);
+  WinogradPlan plan = plan_winograd(operand.images, rows.per_image, rows.columns, depth, column_tiles, acc_size(dtype),
+                                    max_threads(), machine_caches());
   int64_t transformed_bytes = column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype);
   KeptMemory transformed{nullptr, false};
   if (weights.keep) {
@@ -119,7 +112,6 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   p.chunk = plan.transform_once ? 64 : plan.chunk;
   p.tiles = tile_strides(most * rows.columns, p.panel.blocks);
   p.products_stride = most * rows.columns * columns + kPad;
-  p.splits = plan.splits;
 
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
   p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
@@ -143,7 +135,7 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
   if (!plan.shared) {
-    return run_tasks(kernels.winograd_block[index], p, rows.blocks * p.splits);
+    return run_tasks(kernels.winograd_block[index], p, rows.blocks);
   }
   for (p.block = 0; p.block < rows.blocks; ++p.block) {
     int64_t count = block_begin(all, rows.blocks, p.block + 1) - block_begin(all, rows.blocks, p.block);
@@ -162,8 +154,8 @@ void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights&
 void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                          Partials& partials, const Allocate& allocate) {
   const WeightStrides& w = weights.strides;
-  run_winograd(dtype, dgrad_grids(shape)[0], {weights.data, {w.in, w.out, w.row, w.column}, nullptr}, draw, result, partials,
-               allocate);
+  ConvWeights turned{weights.data, {w.in, w.out, w.row, w.column}, nullptr};
+  run_winograd(dtype, dgrad_grids(shape)[0], turned, draw, result, partials, allocate);
 }
 
 void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
@@ -196,10 +188,12 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, O
   }
   int64_t squares = column_tiles * p.panel.blocks, square = kBlock * columns;
   Layout layout(dtype);
-  p.panel_offset = layout.add(std::max(p.panel.blocks * p.panel.block_stride, p.draw_panel.blocks * p.draw_panel.block_stride));
+  p.panel_offset = layout.add(
+      std::max(p.panel.blocks * p.panel.block_stride, p.draw_panel.blocks * p.draw_panel.block_stride));
   p.tiles_offset = layout.add(plan.shared ? 0 : elements);
   p.draw_tiles_offset = layout.add(plan.shared ? 0 : draw_elements);
-  p.sums_offset = layout.add(plan.shared ? (kWinogradPlaces + 9) * square : kWinogradPlaces * (squares * square + kPad));
+  p.sums_offset = layout.add(plan.shared ? (kWinogradPlaces + 9) * square
+                                         : kWinogradPlaces * (squares * square + kPad));
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
   p.sums_stride = squares * 9 * square;

@@ -110,9 +110,9 @@ at::Tensor empty_last(const at::Tensor& x, int64_t channels, int64_t height, int
 }  // namespace
 
 bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
-  bool dtypes = x.scalar_type() == weight.scalar_type() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble ||
-                x.scalar_type() == at::kBFloat16);
-  if (!dtypes || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 || conv.stride.size() != 2 ||
+  auto type = x.scalar_type();
+  bool has_kernels = type == at::kFloat || type == at::kDouble || type == at::kBFloat16;
+  if (!has_kernels || weight.scalar_type() != type || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 || conv.stride.size() != 2 ||
       conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 || weight.numel() == 0) {
     return false;
   }

@@ -118,7 +118,7 @@ py::dict plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, 
   cpu::WinogradPlan p = cpu::plan_winograd(images, tile_rows, tile_columns, channels, column_tiles, sizeof(float), threads,
                                            {l2, l3});
   return py::dict(py::arg("blocks") = p.blocks, py::arg("shared") = p.shared,
-                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk, py::arg("splits") = p.splits);
+                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk);
 }
 
 // How many threads really run the chunks of a parallel region.

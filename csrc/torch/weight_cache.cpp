@@ -63,13 +63,14 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   if (!weight_.is_non_overlapping_and_dense() || weight_.stride(0) * weight_.size(0) != weight_.numel()) {
     return {nullptr, false};
   }
-  Identity now{weight_.const_data_ptr(), weight_.is_inference() ? 0 : weight_.unsafeGetTensorImpl()->version_counter().current_version(),
-               sample_of(weight_), tag, bytes};
+  c10::TensorImpl* tensor = weight_.unsafeGetTensorImpl();
+  uint64_t version = weight_.is_inference() ? 0 : tensor->version_counter().current_version();
+  Identity now{weight_.const_data_ptr(), version, sample_of(weight_), tag, bytes};
   std::lock_guard<std::mutex> lock(mutex);
-  auto found = entries().find(weight_.unsafeGetTensorImpl());
+  auto found = entries().find(tensor);
   if (found == entries().end() || found->second.weight.expired() || !(found->second.identity == now)) {
     drop_dead();
-    entries().insert_or_assign(weight_.unsafeGetTensorImpl(), Entry{WeakTensor(weight_.getIntrusivePtr()), now, {}, false});
+    entries().insert_or_assign(tensor, Entry{WeakTensor(weight_.getIntrusivePtr()), now, {}, false});
     return {nullptr, false};
   }
   Entry& entry = found->second;

@@ -63,8 +63,11 @@ RF_INLINE void pack_blocks(const Body& body, const Operand& o, const Panel& p, i
       }
       for (int r = 0; r < R; ++r) {
         for (int64_t i = 0; i < L; ++i) {
-          bool there = c + i < o.channels;
-          target[r * kBlock + lane + i] = there ? body.template value<1>(source + r * step + c + i, o.first + c + i)[0] : A(0);
+          A* element = target + r * kBlock + lane + i;
+          *element = A(0);
+          if (c + i < o.channels) {
+            *element = body.template value<1>(source + r * step + c + i, o.first + c + i)[0];
+          }
         }
       }
     }

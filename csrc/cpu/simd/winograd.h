@@ -289,22 +289,19 @@ void multiply_and_finish(const WinogradParams& p, const WinogradMemory<Acc<T>>& 
   flush(p.result, state, p.result.partial ? block : 0, pixels, tile * kColumns);
 }
 
-// A block by one worker: task = block * splits + split of the column tiles.
+// A block by one worker.
 template <typename T>
-void winograd_block(const WinogradParams& p, int64_t worker, int64_t task) {
+void winograd_block(const WinogradParams& p, int64_t worker, int64_t block) {
   using A = Acc<T>;
   WinogradMemory<A> m(p, worker);
-  int64_t block = task / p.splits, split = task % p.splits;
-  int64_t tiles = cut_count(p.result.channels, kMicroColumns<A>), last = cut_begin(tiles, p.splits, split + 1);
+  int64_t tiles = cut_count(p.result.channels, kMicroColumns<A>);
   transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
   Ahead ahead;
-  if (p.splits == 1) {
-    add_block(ahead, p.operand, sizeof(T), p.rows, block + p.workers);
-    int64_t cuts = cut_count(BlockRows(p.rows, p.operand.images, block).count * p.rows.columns, kMicroRows) *
-                   cut_count(p.panel.blocks, p.chunk);
-    ahead.spread(tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
-  }
-  for (int64_t tile = cut_begin(tiles, p.splits, split); tile < last; ++tile) {
+  add_block(ahead, p.operand, sizeof(T), p.rows, block + p.workers);
+  int64_t cuts = cut_count(BlockRows(p.rows, p.operand.images, block).count * p.rows.columns, kMicroRows) *
+                 cut_count(p.panel.blocks, p.chunk);
+  ahead.spread(tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
+  for (int64_t tile = 0; tile < tiles; ++tile) {
     multiply_and_finish<T>(p, m, block, tile, ahead);
   }
 }
