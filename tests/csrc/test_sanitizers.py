@@ -1,4 +1,4 @@
-"""The engine under AddressSanitizer and UndefinedBehaviorSanitizer, over a table of shapes, types and instruction sets."""
+"""The kernels under sanitizers, over a table of shapes, types, instruction sets, sizes of caches and numbers of threads."""
 
 import os
 import shutil
@@ -10,35 +10,69 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ROOT / "csrc" / "cpu"
 DRIVER = Path(__file__).parent / "sanitize" / "driver.cpp"
-# -O1 keeps the kernels' compilation within a minute; vectors' alignment is what -fsanitize=alignment is about.
-FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+# -O1 keeps the kernels' compilation within a minute each. The driver tells how large the caches are.
+FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-pthread", "-Wno-psabi", "-Dsysconf=driver_sysconf"]
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+THREAD = ["-fsanitize=thread"]
+COMPILER = (os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "").split()
+# The driver frees its memory; what the C++ runtime keeps is not looked at.
+ENVIRONMENT = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
+
+KIB = 2**10
+# (threads, L2, L3): a usual machine; caches so small that everything is cut into blocks and strips; and in between.
+MACHINES = [(1, 1024 * KIB, 32768 * KIB), (1, 16 * KIB, 256 * KIB), (2, 128 * KIB, 1024 * KIB), (3, 256 * KIB, 8192 * KIB),
+            (8, 16 * KIB, 64 * KIB)]  # fmt: skip
+PLANS = {"own-block", "own-blocks", "shared-block", "shared-blocks"}
 
 
-def _can_sanitize(folder) -> bool:
-    source = folder / "empty.cpp"
+def _can_sanitize(folder, flags) -> bool:
+    if not COMPILER:
+        return False
+    source, program = folder / "empty.cpp", folder / "empty"
     source.write_text("int main() { return 0; }\n")
-    program = folder / "empty"
-    build = subprocess.run([*COMPILER.split(), *FLAGS, source, "-o", program], capture_output=True)
+    build = subprocess.run([*COMPILER, *flags, source, "-o", program], capture_output=True)
     return build.returncode == 0 and subprocess.run([program], capture_output=True).returncode == 0
 
 
-@pytest.mark.slow
-def test_engine(tmp_path):
-    if not COMPILER or not _can_sanitize(tmp_path):
-        pytest.skip("there is no C++ compiler with sanitizers here")
-    sources = [path for path in sorted(CPU.glob("*.cpp")) if path.name not in ("bn.cpp", "stem.cpp")] + [DRIVER]
+def _build(folder, flags) -> Path:
     running, objects = [], []
-    for source in sources:
-        objects.append(tmp_path / f"{source.stem}.o")
-        running.append(subprocess.Popen([*COMPILER.split(), *FLAGS, "-c", source, "-o", objects[-1]]))
+    for source in [*sorted(CPU.glob("*.cpp")), DRIVER]:
+        # The driver is a program like others: it is the engine that asks for caches.
+        flags_here = [f for f in (*FLAGS, *flags) if source != DRIVER or not f.startswith("-Dsysconf")]
+        objects.append(folder / f"{source.stem}.o")
+        running.append(subprocess.Popen([*COMPILER, *flags_here, "-c", source, "-o", objects[-1]]))
         if len(running) == 2:  # as many compilers at a time as the build has
             assert running.pop(0).wait() == 0
-    assert all(compiler.wait() == 0 for compiler in running)
-    program = tmp_path / "driver"
-    subprocess.run([*COMPILER.split(), *FLAGS, *objects, "-o", program], check=True)
-    # The driver frees its memory; what the C++ runtime keeps is not looked at.
-    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
-    run = subprocess.run([program], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    assert run.stdout.strip().endswith("0 failures")
+    assert all([compiler.wait() == 0 for compiler in running])
+    program = folder / "driver"
+    subprocess.run([*COMPILER, *FLAGS, *flags, *objects, "-o", program], check=True)
+    return program
+
+
+def _run(program, order, machines) -> set[str]:
+    """The plans of Winograd's algorithm that were run."""
+    plans = set()
+    for machine in machines:
+        arguments = [order, *map(str, machine)]
+        run = subprocess.run([program, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+        assert run.returncode == 0, f"{arguments}\n{run.stdout[-2000:]}{run.stderr[-4000:]}"
+        *_, planned, verdict = run.stdout.strip().splitlines()
+        assert verdict.endswith(" runs, 0 failures")
+        plans |= set(planned.removeprefix("plans:").split())
+    return plans
+
+
+@pytest.mark.slow
+def test_memory(tmp_path):
+    """AddressSanitizer and UndefinedBehaviorSanitizer; the last worker's memory ends where the workspace does."""
+    if not _can_sanitize(tmp_path, ADDRESS):
+        pytest.skip("no C++ compiler here has AddressSanitizer and UndefinedBehaviorSanitizer")
+    assert _run(_build(tmp_path, ADDRESS), "serial", MACHINES) == PLANS
+
+
+@pytest.mark.slow
+def test_threads(tmp_path):
+    """ThreadSanitizer: whatever threads share is written by one, or before the others start."""
+    if not _can_sanitize(tmp_path, THREAD):
+        pytest.skip("no C++ compiler here has ThreadSanitizer, or this kernel's address space does not suit it")
+    assert _run(_build(tmp_path, THREAD), "threads", [(3, 1024 * KIB, 1024 * KIB)]) == PLANS - {"own-block"}
