@@ -66,6 +66,9 @@ WINOGRAD = (
     _conv("wino_wide", 1, 16, (9, 61), 17, 3),  # more than one chunk of tile columns
     _conv("wino_blocks", 6, 48, 29, 33, 3),  # several blocks
     _conv("wino_shared", 4, 160, 10, 144, 3),  # sums too large for each worker to have its own
+    _conv("wino_few_tiles", 1, 336, 15, 17, 3),  # one block, shared by all workers even if that is one
+    _conv("wino_deep", 1, 1040, (13, 14), 17, 3),  # more channels than are multiplied at a time
+    _conv("wino_far_padding", 2, 16, (9, 6), 17, 3, padding=(4, 5)),
 )
 
 # What the implicit matrix product has to address.

@@ -1,9 +1,10 @@
 """Work split over threads: the same oracle bound, and for one number of threads the same bits every time."""
 
+import engine
 import pytest
 import torch
 from operator_cases import FORMATS, MODES, make_case
-from problems import CONVS, ConvProblem
+from problems import CONVS, WINOGRAD, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
@@ -51,6 +52,17 @@ def test_same_bits_whoever_runs_what(problem, mode, threads):
     for _ in range(20):
         for a, b in zip(first, case.run(ops.get("cpu"))):
             assert_bit_equal(a, b)
+
+
+@pytest.mark.parametrize("mode", ENGINE_MODES)
+@pytest.mark.parametrize("problem", dict.fromkeys((*SPLIT, *WINOGRAD)), ids=lambda p: p.id)
+def test_plans_for_several_threads(problem, mode, threads):
+    """A problem is cut into other blocks and strips for other numbers of threads."""
+    case = make_case(mode, problem, torch.float32, torch.channels_last)
+    reference = ops.get("reference")
+    factor = engine.factor(problem, torch.float32)
+    for a, b, c in zip(case.run(ops.get("cpu")), case.run(reference), case.double().run(reference)):
+        assert_oracle(a, b, c, case.length, factor=factor)
 
 
 def test_more_threads_than_work(threads):

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from problems import WINOGRAD
 
 from resnet_fused import _ext
 
@@ -74,6 +75,19 @@ def test_winograd_s_blocks(images, rows, columns, channels, threads):
         assert transformed <= CACHES["l2"] * 5 / 8 or block == 1
         assert plan["transform_once"]
         assert images * rows // plan["blocks"] * columns >= 14  # of as many tiles as the kernel has rows
+
+
+@pytest.mark.parametrize("threads, expected", [
+    (1, {(False, 1), (False, 2), (True, 1)}), (2, {(False, 2), (True, 1)}), (3, {(False, 2), (True, 1)}),
+])  # fmt: skip
+def test_the_table_of_problems_takes_every_plan(threads, expected):
+    """But a shared block after another, which needs more memory than tests have to spare: csrc/sanitize has small caches."""
+    taken = set()
+    for p in WINOGRAD:
+        (P, Q), channels, column_tiles = p.output, -(-p.C // 16) * 16, -(-p.K // 32)
+        plan = _cpu.plan_winograd(p.N, -(-P // 4), -(-Q // 4), channels, column_tiles, threads, **CACHES)
+        taken.add((plan["shared"], min(plan["blocks"], 2)))
+    assert taken == expected
 
 
 @pytest.mark.parametrize("arguments", [([1, 2, 3], [4, 2, 1, 1]), ([1, 2, 3, 3], [4, 2, 1])])

@@ -43,7 +43,7 @@ def test_kernels(problem, layout, dtype, isa):
                 assert_oracle(ours, their, truth, case.length, mode)
 
 
-CONV_SHAPES = [p for p in CONVS if p.id in ("wino_ragged", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide")]
+CONV_SHAPES = [p for p in CONVS if p.id in ("wino_ragged", "wino_few_tiles", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide")]
 CONV_MODES = ["fprop_prologue", "fprop_residual", "fprop_residual_affine", "backward_everything", "dgrad", "wgrad"]
 
 
