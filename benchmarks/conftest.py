@@ -1,30 +1,26 @@
-"""Fixtures of the benchmarks: the machine's copy bandwidth, and bytes per second beside every timing."""
-
-import time
+"""Fixtures of the benchmarks: the machine's limits, and bytes per second beside every timing."""
 
 import pytest
 import torch
 
+import turns
+from resnet_fused import _cpu
+
 
 def pytest_addoption(parser):
-    parser.addoption("--batch", type=int, default=16, help="images in the layers' batches")
-
-
-COPY_BYTES = 256 * 2**20  # beyond any last-level cache
+    parser.addoption("--batch", type=int, default=16, help="images in the batches of test_layers_speed.py")
 
 
 @pytest.fixture(scope="session")
 def copy_bandwidth():
-    """GB/s of tensor.copy_ (bytes read plus bytes written), best of five, in this very run."""
-    source = torch.zeros(COPY_BYTES // 4)
-    target = torch.empty_like(source)
-    target.copy_(source)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        target.copy_(source)
-        seconds.append(time.perf_counter() - start)
-    return 2 * COPY_BYTES / min(seconds) / 1e9
+    """GB/s of a copy, in this very run."""
+    return turns.copy_bandwidth()
+
+
+@pytest.fixture(scope="session")
+def fma_peak():
+    """GFLOP/s of float32 multiply-adds on torch's threads, in this very run."""
+    return _cpu.fma_peak(torch.get_num_threads())
 
 
 @pytest.fixture

@@ -3,270 +3,204 @@ torch's convolution alone.
 
     python benchmarks/layers.py --batch 16 --json FILE --plot FILE.svg
 
-The contenders take turns; each ratio is of neighbours in time, and the figure the median of the ratios.
+The contenders take turns; a speed-up is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import statistics
 import sys
 import time
-from typing import Callable, NamedTuple
+from statistics import median
+from typing import Any, Iterable, Sequence
 
 import torch
-from torch import Tensor
 
-import resnet_fused  # noqa: F401  registers torch.ops.resnet_fused
+from convolutions import LAYERS, LAYOUTS, MODELS, PASSES, Layer, Work, algorithms, running
+from layer_chart import svg
 from resnet_fused import _cpu
 from resnet_fused.bench import environment
-from resnet_fused.bench.result import write_atomically
+from resnet_fused.bench.requirements import MissingPackage, require
+from resnet_fused.bench.result import to_json, write_atomically
+from resnet_fused.cli.bench import positive
+from turns import copy_bandwidth, faster, speedup, summary, take_turns, warm_up
 
-ops = torch.ops.resnet_fused
-LAST, NCHW = torch.channels_last, torch.contiguous_format
-PASSES = ("fprop", "infer", "dgrad", "wgrad")
-TORCH_PASS = {"fprop": "fprop", "infer": "fprop", "dgrad": "dgrad", "wgrad": "wgrad"}
-
-
-class Layer(NamedTuple):
-    C: int
-    K: int
-    side: int
-    kernel: int
-    stride: int
-    counts: tuple[int, int, int] = (0, 0, 0)  # in ResNet-18, -34 and -50
-
-    def __str__(self) -> str:
-        return f"{self.C}-{self.K}@{self.side} {self.kernel}x{self.kernel}/{self.stride}"
-
-    @property
-    def padding(self) -> int:
-        return self.kernel // 2
-
-    @property
-    def out_side(self) -> int:
-        return (self.side + 2 * self.padding - self.kernel) // self.stride + 1
-
-    def operations(self, batch: int) -> int:
-        """Additions and multiplications of the direct sum."""
-        return 2 * batch * self.out_side**2 * self.K * self.C * self.kernel**2
+FEWEST, MOST = 3, 15  # rounds
+DISTURBED = 0.9  # of the FMA peak: an idle machine repeats it within a few percent
+MODES = {"train": ("fprop", "dgrad", "wgrad"), "infer": ("infer",)}
 
 
-MODELS = ("resnet18", "resnet34", "resnet50")
-LAYERS = (
-    Layer(3, 64, 224, 7, 2, (1, 1, 1)),
-    Layer(64, 64, 56, 3, 1, (4, 6, 3)),
-    Layer(128, 128, 28, 3, 1, (3, 7, 3)),
-    Layer(256, 256, 14, 3, 1, (3, 11, 5)),
-    Layer(512, 512, 7, 3, 1, (3, 5, 2)),
-    Layer(64, 128, 56, 3, 2, (1, 1, 0)),
-    Layer(128, 256, 28, 3, 2, (1, 1, 0)),
-    Layer(256, 512, 14, 3, 2, (1, 1, 0)),
-    Layer(128, 128, 56, 3, 2, (0, 0, 1)),
-    Layer(256, 256, 28, 3, 2, (0, 0, 1)),
-    Layer(512, 512, 14, 3, 2, (0, 0, 1)),
-    Layer(64, 128, 56, 1, 2, (1, 1, 0)),
-    Layer(128, 256, 28, 1, 2, (1, 1, 0)),
-    Layer(256, 512, 14, 1, 2, (1, 1, 0)),
-    Layer(256, 512, 56, 1, 2, (0, 0, 1)),
-    Layer(512, 1024, 28, 1, 2, (0, 0, 1)),
-    Layer(1024, 2048, 14, 1, 2, (0, 0, 1)),
-    Layer(64, 64, 56, 1, 1, (0, 0, 1)),
-    Layer(64, 256, 56, 1, 1, (0, 0, 4)),
-    Layer(256, 64, 56, 1, 1, (0, 0, 2)),
-    Layer(256, 128, 56, 1, 1, (0, 0, 1)),
-    Layer(128, 512, 28, 1, 1, (0, 0, 4)),
-    Layer(512, 128, 28, 1, 1, (0, 0, 3)),
-    Layer(512, 256, 28, 1, 1, (0, 0, 1)),
-    Layer(256, 1024, 14, 1, 1, (0, 0, 6)),
-    Layer(1024, 256, 14, 1, 1, (0, 0, 5)),
-    Layer(1024, 512, 14, 1, 1, (0, 0, 1)),
-    Layer(512, 2048, 7, 1, 1, (0, 0, 3)),
-    Layer(2048, 512, 7, 1, 1, (0, 0, 2)),
-)
+class Budget:
+    """Seconds, shared out evenly over the measurements still to come."""
+
+    def __init__(self, total: float, measurements: int) -> None:
+        self.end, self.left = time.monotonic() + total, measurements
+
+    def rounds(self, seconds_each: float) -> int:
+        share = (self.end - time.monotonic()) / self.left
+        self.left -= 1
+        return min(max(FEWEST, int(share / seconds_each)), MOST)
 
 
-def affine_rows(channels: int, values=(0.1, 0.9, 0.2, 1.1)) -> Tensor:
-    return torch.tensor(values).view(4, 1).repeat(1, channels)
+def measure(layer: Layer, batch: int, budget: Budget, rounds: int | None) -> Iterable[dict[str, Any]]:
+    """Times of each pass by each algorithm, with the work and the bytes that they are to be divided by."""
+    work = Work(layer, batch)
+    for which in layer.passes:
+        for i, algorithm in enumerate(algorithms(layer, batch)):
+            contenders = work.contenders(which)
+            with running(algorithm):
+                fitting = budget.rounds(warm_up(contenders))
+                times = take_turns(contenders, rounds or fitting)
+            yield {
+                "layer": layer, "pass": which, "algorithm": algorithm, "chosen": i == 0, "times": times,
+                "operations": layer.operations(batch),
+                "bytes": {"ours": work.ours_bytes[which], "torch": work.torch_bytes},
+            }  # fmt: skip
 
 
-def activation(batch: int, channels: int, side: int) -> Tensor:
-    """In the memory that our operators' results lie in (huge pages), as a network's activations do."""
-    x = torch.randn(batch, channels, side, side).contiguous(memory_format=LAST)
-    return ops.bn_apply(x, affine_rows(channels, (0.0, 1.0, 0.0, 1.0)), False)
+def row(measured: dict[str, Any], peak: float, bandwidth: float) -> dict[str, Any]:
+    """A measurement's part of the JSON. `peak` in GFLOP/s, `bandwidth` in GB/s."""
+    times = measured["times"]
+    best = faster(times)
+    milliseconds = {name: summary(values) for name, values in times.items()}
+    medians = {side: milliseconds[name]["median"] / 1e3 for side, name in (("ours", "ours"), ("torch", best))}
+
+    def fractions(amounts: dict[str, float], limit: float) -> dict[str, float]:
+        return {side: round(amounts[side] / medians[side] / 1e9 / limit, 4) for side in medians}
+
+    return {
+        "layer": str(measured["layer"]),
+        "counts": dict(zip(MODELS, measured["layer"].counts)),
+        "pass": measured["pass"],
+        "algorithm": measured["algorithm"],
+        "chosen": measured["chosen"],
+        "ours_ms": milliseconds["ours"],
+        "torch_ms": {layout: milliseconds[layout] for layout in LAYOUTS},
+        "torch_best": best,
+        "speedup": {name: round(value, 4) for name, value in speedup(times).items()},
+        "fraction_of_peak": fractions(dict.fromkeys(medians, measured["operations"]), peak),
+        "fraction_of_copy": fractions(measured["bytes"], bandwidth),
+        "rounds_ms": {name: [round(1e3 * value, 4) for value in values] for name, values in times.items()},
+    }
 
 
-class Work:
-    """One layer's tensors and what is timed: `ours[pass]()` and `torch[pass, layout]()`."""
+def totals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Milliseconds of a model's convolutions in a training step and in inference, from the medians.
 
-    def __init__(self, layer: Layer, batch: int) -> None:
-        torch.manual_seed(0)
-        C, K, P = layer.C, layer.K, layer.out_side
-        stride, padding = [layer.stride] * 2, [layer.padding] * 2
-        geometry = (stride, padding, [1, 1], 1)
-        x, grad, raw = activation(batch, C, layer.side), activation(batch, K, P), activation(batch, K, P)
-        weight = (torch.randn(K, C, layer.kernel, layer.kernel) / (C * layer.kernel**2) ** 0.5).contiguous(memory_format=LAST)
-        prologue = None if C == 3 else affine_rows(C)  # the stem reads images
-        affine, means = affine_rows(K), torch.full((2, K), 0.1)
-        bn = (grad, None, raw, affine, means, True)
-        reduce = prologue is not None
-        self.ours: dict[str, Callable] = {
-            "fprop": lambda: ops.conv_fprop(x, weight, *geometry, prologue, True, True, None, None, None, False),
-            "infer": lambda: ops.conv_fprop(x, weight, *geometry, None, False, False, affine, None, None, True),
-            "dgrad": lambda: ops.conv_dgrad(*bn, x, weight, *geometry, prologue, True, reduce, None, None),
-            "wgrad": lambda: ops.conv_wgrad(*bn, x, weight, *geometry, prologue, True),
-        }
-        self.torch: dict[tuple[str, str], Callable] = {}
-        for name, layout in (("NCHW", NCHW), ("NHWC", LAST)):
-            t = [tensor.contiguous(memory_format=layout) for tensor in (x, weight, grad)]
-            self.torch["fprop", name] = lambda t=t: torch.conv2d(t[0], t[1], None, stride, padding)
-            for which, mask in (("dgrad", (True, False, False)), ("wgrad", (False, True, False))):
-                self.torch[which, name] = lambda t=t, mask=mask: torch.ops.aten.convolution_backward(
-                    t[2], t[0], t[1], None, stride, padding, [1, 1], False, [0, 0], 1, mask
-                )
-
-    def passes(self, layer: Layer) -> tuple[str, ...]:
-        """The stem's input needs no gradient."""
-        return tuple(p for p in PASSES if layer.C != 3 or p != "dgrad")
-
-
-def algorithms(layer: Layer, batch: int) -> tuple[str, ...]:
-    """What can run the layer: the chosen algorithm, and the direct sum beside Winograd's."""
-    chosen = _cpu.conv_algorithm(
-        [batch, layer.C, layer.side, layer.side], [layer.K, layer.C, layer.kernel, layer.kernel],
-        [layer.stride] * 2, [layer.padding] * 2, [1, 1], 1, "float32",
-    )  # fmt: skip
-    return (chosen, "direct") if chosen == "winograd" else (chosen,)
-
-
-def seconds(function: Callable) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
-
-
-def measure(layer: Layer, batch: int, rounds: int, peak: float) -> list[dict]:
-    """A row for each pass and algorithm. `peak`: GFLOP/s."""
-    work, rows = Work(layer, batch), []
-    for which in work.passes(layer):
-        for algorithm in algorithms(layer, batch):
-            _cpu.set_winograd(algorithm == "winograd")
-            sides = {"ours": work.ours[which]}
-            sides |= {name: work.torch[TORCH_PASS[which], name] for name in ("NCHW", "NHWC")}
-            times: dict[str, list[float]] = {name: [] for name in sides}
-            for function in sides.values():
-                function(), function()
-            for _ in range(rounds):
-                for name, function in sides.items():
-                    times[name].append(seconds(function))
-            _cpu.set_winograd(True)
-            best = min(("NCHW", "NHWC"), key=lambda name: statistics.median(times[name]))
-            flops = layer.operations(batch) / 1e9
-            rows.append(
-                {
-                    "layer": str(layer), "pass": which, "algorithm": algorithm,
-                    "ours_ms": {k: 1e3 * v for k, v in spread(times["ours"]).items()},
-                    "torch_ms": {name: 1e3 * statistics.median(times[name]) for name in ("NCHW", "NHWC")},
-                    "torch_best": best,
-                    "speedup": spread([b / a for a, b in zip(times["ours"], times[best])]),
-                    "fraction_of_peak": flops / statistics.median(times["ours"]) / peak,
-                    "torch_fraction_of_peak": flops / statistics.median(times[best]) / peak,
-                }
-            )  # fmt: skip
-    return rows
-
-
-def totals(rows: list[dict]) -> dict[str, dict]:
-    """Milliseconds of a model's convolutions: training (fprop, dgrad, wgrad) and inference."""
-    chosen = {}
-    for row in rows:  # the first algorithm of a layer and pass is the chosen one
-        chosen.setdefault((row["layer"], row["pass"]), row)
+    ours_direct: without Winograd's algorithm; torch_best: the better layout of each layer and pass. Models of which a
+    layer was not measured are left out.
+    """
+    chosen = {(r["layer"], r["pass"]): r for r in rows if r["chosen"]}
+    direct = chosen | {(r["layer"], r["pass"]): r for r in rows if r["algorithm"] == "direct"}
     result = {}
     for i, model in enumerate(MODELS):
-        for mode, passes in (("train", ("fprop", "dgrad", "wgrad")), ("infer", ("infer",))):
-            ours = theirs = 0.0
-            for layer in LAYERS:
-                for which in passes:
-                    if (str(layer), which) in chosen and layer.counts[i]:
-                        row = chosen[str(layer), which]
-                        ours += layer.counts[i] * row["ours_ms"]["median"]
-                        theirs += layer.counts[i] * row["torch_ms"][row["torch_best"]]
-            result[f"{model} {mode}"] = {"ours_ms": ours, "torch_ms": theirs}
+        for mode, passes in MODES.items():
+            parts = [(str(layer), which, layer.counts[i]) for layer in LAYERS if layer.counts[i]
+                     for which in layer.passes if which in passes]  # fmt: skip
+            if not all((layer, which) in chosen for layer, which, _ in parts):
+                continue
+            sums = dict.fromkeys(("ours", "ours_direct", "torch_best", *(f"torch_{name}" for name in LAYOUTS)), 0.0)
+            for layer, which, count in parts:
+                theirs = {name: ms["median"] for name, ms in chosen[layer, which]["torch_ms"].items()}
+                sums["ours"] += count * chosen[layer, which]["ours_ms"]["median"]
+                sums["ours_direct"] += count * direct[layer, which]["ours_ms"]["median"]
+                sums["torch_best"] += count * min(theirs.values())
+                for name, value in theirs.items():
+                    sums[f"torch_{name}"] += count * value
+            result[f"{model} {mode}"] = {f"{name}_ms": round(value, 3) for name, value in sums.items()}
     return result
 
 
-def plot(rows: list[dict], path: str) -> None:
-    """Fractions of the FMA peak, a bar for ours and one for torch's; above 1 is what Winograd saves."""
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(row["layer"] for row in rows))
-    figure = Figure(figsize=(14, 0.24 * len(names) + 1.2), layout="constrained")
-    axes = figure.subplots(1, len(PASSES), sharey=True)
-    for axis, which in zip(axes, PASSES):
-        chosen = {}
-        for row in rows:
-            if row["pass"] == which:
-                chosen.setdefault(row["layer"], row)
-        places = [i for i, name in enumerate(names) if name in chosen]
-        picked = [chosen[names[i]] for i in places]
-        axis.barh([i - 0.2 for i in places], [r["fraction_of_peak"] for r in picked], 0.4, color="#2a8fbd", label="ours, fused")
-        axis.barh([i + 0.2 for i in places], [r["torch_fraction_of_peak"] for r in picked], 0.4, color="#8c96a5",
-                  label="torch, convolution alone")  # fmt: skip
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_title(which)
-        axis.set_xlabel("fraction of the FMA peak")
-    axes[0].set_yticks(range(len(names)), names, size=8)
-    axes[0].set_ylim(len(names) - 0.4, -0.6)
-    axes[-1].legend(loc="lower right", fontsize=8)
-    figure.savefig(path)
+def show(result: dict[str, Any]) -> None:
+    """The result as lines of text."""
+    for r in result["rows"]:
+        peak, copy, ratio = r["fraction_of_peak"], r["fraction_of_copy"], r["speedup"]
+        print(f"{r['layer']:19s} {r['pass']:5s} {r['algorithm']:8s} {r['ours_ms']['median']:8.2f} ms "
+              f"{peak['ours']:5.2f} of FMA peak (torch {peak['torch']:.2f}) {copy['ours']:5.2f} of copy "
+              f"{ratio['median']:5.2f}x ({ratio['p20']:.2f}-{ratio['p80']:.2f}) torch {r['torch_best']}")  # fmt: skip
+    copy = result["copy_gb_per_s"]
+    print(f"FMA peak {result['fma_peak_gflops']:.0f} GFLOP/s, "
+          f"copy {copy['median']:.1f} GB/s ({copy['min']:.1f}-{copy['max']:.1f})")  # fmt: skip
+    if result["fma_peak_lowest_gflops"] < DISTURBED * result["fma_peak_gflops"]:
+        print(f"caution: the FMA peak fell to {result['fma_peak_lowest_gflops']:.0f} GFLOP/s: the machine was not idle")
+    for name, sums in result["models"].items():
+        print(f"{name:14s} convolutions: {sums['ours_ms']:8.1f} ms with all fused in "
+              f"(direct {sums['ours_direct_ms']:.1f}), torch alone {sums['torch_best_ms']:8.1f} ms "
+              f"(NCHW {sums['torch_NCHW_ms']:.1f}, NHWC {sums['torch_NHWC_ms']:.1f}): "
+              f"{sums['torch_best_ms'] / sums['ours_ms']:.2f}x")  # fmt: skip
 
 
-def copy_bandwidth() -> float:
-    """GB/s of tensor.copy_, bytes read plus bytes written."""
-    source = torch.zeros(2**26)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source)) for _ in range(6)) / 1e9
+def command(options: argparse.Namespace) -> str:
+    """What was run, without the paths of its output."""
+    words = ["python", "benchmarks/layers.py"]
+    for name in ("batch", "threads", "budget", "rounds", "layers"):
+        value = getattr(options, name)
+        words += [f"--{name}", str(value)] if value else []
+    return shlex.join(words)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=environment.cpu_count())
-    parser.add_argument("--layers", default="", help="only layers whose name contains this")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE.svg")
-    options = parser.parse_args(arguments)
-    from tqdm import tqdm
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the layers asked for, and the machine's limits after each.
 
+    The FMA peak repeats, so that the best counts; the copy bandwidth wanders with what shares the memory, so that its
+    median does.
+    """
+    tqdm = require("tqdm", "tqdm", "the benchmark's progress bar").tqdm
     torch.set_num_threads(options.threads)
-    peak, rows = _cpu.fma_peak(options.threads), []
-    for layer in tqdm([layer for layer in LAYERS if options.layers in str(layer)], unit="layer"):
-        rows += measure(layer, options.batch, options.rounds, peak)
-        peak = max(peak, _cpu.fma_peak(options.threads))
-    for row in rows:
-        print(f"{row['layer']:20s} {row['pass']:5s} {row['algorithm']:8s} {row['ours_ms']['median']:7.2f} ms "
-              f"{row['fraction_of_peak']:5.2f} of peak   {row['speedup']['median']:5.2f}x torch {row['torch_best']}")  # fmt: skip
-    for name, sums in totals(rows).items():
-        print(f"{name:16s} {sums['ours_ms']:8.1f} ms, torch's convolutions alone {sums['torch_ms']:8.1f} ms")
-    if options.json:
-        command = [a for i, a in enumerate(arguments) if not {"--json", "--plot"} & {a, arguments[i - 1] if i else ""}]
-        result = {
-            "command": shlex.join(["python", "benchmarks/layers.py", *command]), "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "environment": environment.describe(options.threads), "batch": options.batch, "fma_peak_gflops": peak,
-            "copy_gb_per_s": copy_bandwidth(), "rows": rows, "models": totals(rows),
-        }  # fmt: skip
-        write_atomically(options.json, json.dumps(result, indent=1) + "\n")
-    if options.plot:
-        plot(rows, options.plot)
+    layers = [layer for layer in LAYERS if options.layers in str(layer)]
+    if not layers:
+        sys.exit(f"layers.py: no layer's name contains {options.layers!r}; they are {', '.join(map(str, LAYERS))}")
+    steps = sum(len(layer.passes) * len(algorithms(layer, options.batch)) for layer in layers)
+    measured, budget = [], Budget(options.budget, steps)
+    peaks, bandwidths, start = [], [], time.time()
+    with tqdm(total=steps, leave=False, disable=None, dynamic_ncols=True) as bar:
+        for layer in layers:
+            bar.set_description_str(str(layer))
+            for step in measure(layer, options.batch, budget, options.rounds):
+                measured.append(step)
+                bar.update()
+            peaks.append(_cpu.fma_peak(options.threads))
+            bandwidths.append(copy_bandwidth())
+    rows = [row(step, max(peaks), median(bandwidths)) for step in measured]
+    return {
+        "command": command(options),
+        "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
+        "seconds": time.time() - start,
+        "environment": environment.describe(options.threads),
+        "batch": options.batch,
+        "fma_peak_gflops": max(peaks),
+        "fma_peak_lowest_gflops": min(peaks),
+        "copy_gb_per_s": {"median": median(bandwidths), "min": min(bandwidths), "max": max(bandwidths)},
+        "models": totals(rows),
+        "rows": rows,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    option = parser.add_argument
+    option("--batch", type=positive, default=16, metavar="N", help="images (default: %(default)s)")
+    option("--budget", type=positive, default=300, metavar="SECONDS",
+           help=f"at least {FEWEST} rounds are run all the same (default: %(default)s)")  # fmt: skip
+    option("--rounds", type=positive, metavar="R", help="so many, whatever the budget")
+    option("--threads", type=positive, default=environment.cpu_count(), metavar="T", help="(default: %(default)s)")
+    option("--layers", default="", metavar="TEXT", help="only layers whose name contains it, such as 3x3/1 or 64-64@56")
+    option("--json", metavar="FILE", help="write the result as JSON")
+    option("--plot", metavar="FILE.svg", help="write a chart of the fractions of the FMA peak")
+    options = parser.parse_args(arguments)
+    try:
+        result = run(options)
+        show(result)
+        if options.json:
+            write_atomically(options.json, to_json(result))
+        if options.plot:
+            write_atomically(options.plot, svg(result["rows"], PASSES))
+    except MissingPackage as error:
+        print(f"layers.py: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
