@@ -47,6 +47,20 @@ def stored_rounding(dtype, truth, pixels):
     return torch.finfo(dtype).eps / 2 * (math.sqrt(pixels) if truth.dim() == 1 else 1)
 
 
+def rounded_terms(case, result, truth):
+    """Error, relative to `truth`, of a convolution's statistics or sums where its result is rounded to bfloat16.
+
+    Ours and the reference round at different places, so that the results differ by a last bit here and there; of each
+    term that is eps/2 at most, and random: √length of them.
+    """
+    if result.dtype != torch.bfloat16 or not case.operator.startswith("conv_") or truth.dim() != 2:
+        return 0.0
+    largest = result.abs().max().item()
+    terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
+    relative = terms / max(truth.abs().max().item(), 1e-30)
+    return torch.finfo(torch.bfloat16).eps / 2 * case.length**0.5 * relative
+
+
 def pool_gap(z):
     """Smallest distance between the largest two values of a 3x3/2 pooling window of z, where the largest is > 0."""
     padded = torch.nn.functional.pad(z, (1, 1, 1, 1), value=-1e9)

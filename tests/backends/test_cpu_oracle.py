@@ -5,26 +5,12 @@ import pytest
 import torch
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
-from tolerance import assert_bit_equal, assert_oracle
+from tolerance import assert_bit_equal, assert_oracle, rounded_terms
 
 from resnet_fused import ops
 
 EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "wide", "wino_ragged", "narrow", "1x1_s3")
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
-
-
-def _rounded_terms(case, result, truth):
-    """Error, relative to `truth`, of a convolution's statistics or sums where its result is rounded to bfloat16.
-
-    Ours and the reference round at different places, so that the results differ by a last bit here and there; of each
-    term that is eps/2 at most, and random: √length of them.
-    """
-    if result.dtype != torch.bfloat16 or not case.operator.startswith("conv_") or truth.dim() != 2:
-        return 0.0
-    largest = result.abs().max().item()
-    terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
-    relative = terms / max(truth.abs().max().item(), 1e-30)
-    return torch.finfo(torch.bfloat16).eps / 2 * case.length**0.5 * relative
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -42,7 +28,7 @@ def test_against_float64(problem, layout, dtype, mode):
             assert_bit_equal(a, b)
         else:
             factor = engine.factor(problem, DTYPES[dtype]) if case.operator.startswith("conv_") else 2
-            assert_oracle(a, b, c, case.length, f"result {i}", stored=_rounded_terms(case, ours[0], c), factor=factor)
+            assert_oracle(a, b, c, case.length, f"result {i}", stored=rounded_terms(case, ours[0], c), factor=factor)
 
 
 @pytest.mark.parametrize("mode", MODES)
