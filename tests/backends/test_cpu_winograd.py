@@ -67,8 +67,14 @@ def test_gradcheck_through_it():
     x = torch.randn(1, 16, 16, 16, dtype=torch.float64, requires_grad=True)
     conv = WHOLE._replace(N=1, C=16, H=16, W=16, K=16)
     assert engine.algorithm(conv, torch.float64) == "winograd"
+    arguments = []
+    hook = block.relu.register_forward_pre_hook(lambda _, inputs: arguments.append(inputs[0].detach().clone()))
+    with torch.no_grad(), resnet_fused.backend("eager"):
+        block(x)
+    hook.remove()
+    # A difference of 2e-6 of some input must not move a ReLU's argument over its kink.
+    assert len(arguments) == 2 and min(z.abs().min().item() for z in arguments) > 1e-5
     with resnet_fused.backend("cpu"):
-        # Moved from the ReLUs' kinks: a difference of 2e-6 must not cross one.
         assert torch.autograd.gradcheck(block, (x,), eps=1e-6, atol=1e-5, rtol=1e-4, fast_mode=True)
         parameters = [p for p in block.parameters()]
 
