@@ -21,26 +21,33 @@ PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.ma
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_integers(problem, layout, dtype, mode):
     case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
-    with engine.winograd(False):  # its transforms round
+    # The library's bfloat16 convolutions read and write what is rounded, float64's do not: there the reference judges.
+    intermediate = dtype == "bfloat16" and case.operator.startswith("conv_")
+    with engine.winograd(False), engine.engine("never" if intermediate else "auto"):  # Winograd's transforms round
         ours = case.run(ops.get("cpu"))
     theirs = case.run(ops.get("reference"))
     truth = case.double().run(ops.get("reference"))
     statistics = case.operator == "conv_fprop" and case.arguments[8]
-    # A bfloat16 convolution result is rounded before what follows it, float64's is not: there the reference judges.
-    intermediate = dtype == "bfloat16" and case.operator.startswith("conv_")
     for a, b, c in zip(ours, theirs, truth):
         if statistics and a.dim() == 2:
             continue
-        assert_bit_equal(a, b if intermediate else c.to(a.dtype))
+        expected = b if intermediate else c.to(a.dtype)
+        if a.dim() == 2 and expected.abs().max() > 2**24:  # sums beyond float32's integers: a few roundings of them
+            torch.testing.assert_close(a, expected, rtol=0, atol=4 * 2**-24 * expected.abs().max().item())
+        else:
+            assert_bit_equal(a, expected)
 
 
+@pytest.mark.parametrize("mode", ["fprop", "fprop_prologue_linear", "backward_bn", "backward_dw"])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_bfloat16_convolution_rounds_once(problem, layout):
-    case = make_case("fprop", problem, torch.bfloat16, FORMATS[layout], integer=True)
-    with engine.winograd(False):
-        (y, _), (truth, _) = case.run(ops.get("cpu")), case.double().run(ops.get("reference"))
-    assert_bit_equal(y, truth.bfloat16())
+def test_bfloat16_convolution_rounds_once(problem, layout, mode):
+    """The engine's own: what a prologue makes of its operands is not rounded."""
+    case = make_case(mode, problem, torch.bfloat16, FORMATS[layout], integer=True)
+    with engine.winograd(False), engine.engine("always"):
+        ours = case.run(ops.get("cpu"))
+    for a, b in zip(ours, case.double().run(ops.get("reference"))):
+        assert_bit_equal(a, b.to(a.dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
