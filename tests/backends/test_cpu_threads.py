@@ -54,8 +54,13 @@ def test_same_bits_whoever_runs_what(problem, mode, threads):
             assert_bit_equal(a, b)
 
 
+EVERYDAY = ("wino_ragged", "wino_shared", "wino_few_tiles", "far_padding", "stem")
+PLANNED = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow)
+           for p in dict.fromkeys((*SPLIT, *WINOGRAD))]  # fmt: skip
+
+
 @pytest.mark.parametrize("mode", ENGINE_MODES)
-@pytest.mark.parametrize("problem", dict.fromkeys((*SPLIT, *WINOGRAD)), ids=lambda p: p.id)
+@pytest.mark.parametrize("problem", PLANNED)
 def test_plans_for_several_threads(problem, mode, threads):
     """A problem is cut into other blocks and strips for other numbers of threads."""
     case = make_case(mode, problem, torch.float32, torch.channels_last)
