@@ -60,20 +60,22 @@ struct Product {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
     GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
-    int64_t elements = kernels.micro_rows * kernels.micro_columns[index] + g.elements;
-    int64_t states_offset = round_up(elements * acc_size(dtype), kLine) + kLine;
     int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
-    int64_t stride = states_offset + tiles * round_up(4 * columns * acc_size(dtype), kLine);
+    int64_t groups = g.offsets.size(), group_bytes = g.depth * columns * acc_size(dtype);
     // Whole pixels are written at a time where all the weights stay in the second-level cache.
-    int64_t weight_bytes = tiles * int64_t(g.offsets.size()) * g.depth * columns * acc_size(dtype);
-    bool pixels_first = weight_bytes <= machine_caches().l2 / 2;
+    bool pixels_first = tiles * groups * group_bytes <= machine_caches().l2 / 2;
+    int64_t chunk = pixels_first ? groups : plan_chunk(groups, group_bytes, machine_caches());
+    int64_t rows = chunk < groups ? s.images * s.rows * grid.width : kernels.micro_rows;
+    int64_t panel_offset = round_up(rows * columns * acc_size(dtype), kLine);
+    int64_t states_offset = panel_offset + round_up(g.elements * acc_size(dtype), kLine) + kLine;
+    int64_t stride = states_offset + tiles * round_up(4 * columns * acc_size(dtype), kLine);
     const void* packed = grid.taps.empty() ? nullptr : pack(g);
     Work work{{}, std::move(g.offsets), s.image_strips * s.row_strips * s.splits};
     work.params = {operand, result, g.panel,
                    {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance,
                     g.column_advance, work.offsets.data(), int64_t(work.offsets.size()), g.depth, packed},
-                   s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, first_part,
-                   workers_for(work.tasks), nullptr, stride, states_offset};
+                   s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, std::max<int64_t>(chunk, 1),
+                   first_part, workers_for(work.tasks), nullptr, stride, panel_offset, states_offset};
     return work;
   }
 };

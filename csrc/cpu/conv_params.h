@@ -80,10 +80,11 @@ struct DirectParams {
   int64_t image_strips, row_strips;     // images / strip_images, height / strip_rows, rounded up
   int64_t splits;                       // of the output channels' tiles over tasks
   bool pixels_first;                    // all channels of some pixels, then the next pixels; else the other way round
+  int64_t chunk;                        // of the grid's groups: with these of all pixels, then with the next
   int64_t first_part;                   // of result.partial
   int64_t workers;
-  void* workspace;                      // for each worker: a tile, the panel, the column tiles' sums
-  int64_t workspace_stride, states_offset;
+  void* workspace;                      // for each worker: products, the panel, the column tiles' sums
+  int64_t workspace_stride, panel_offset, states_offset;
 };
 
 struct WeightStrides {

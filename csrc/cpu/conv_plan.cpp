@@ -19,7 +19,8 @@ int64_t cache_size(int name, int64_t otherwise) {
 
 Caches machine_caches() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
-  static const Caches caches{cache_size(_SC_LEVEL2_CACHE_SIZE, 512 << 10), cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20)};
+  static const Caches caches{cache_size(_SC_LEVEL2_CACHE_SIZE, 512 << 10), cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20),
+                             cache_size(_SC_LEVEL1_DCACHE_SIZE, 32 << 10)};
 #else
   static const Caches caches{512 << 10, 8 << 20};
 #endif
@@ -52,6 +53,11 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
     s.splits = std::min<int64_t>(threads, column_tiles);
   }
   return s;
+}
+
+int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
+  int64_t most = std::max<int64_t>(caches.l1 / 2 / group_bytes, 1), chunks = ceil_div(groups, most);
+  return chunks > 0 ? ceil_div(groups, chunks) : 1;
 }
 
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,

@@ -9,8 +9,9 @@
 
 namespace resnet_fused::cpu {
 
-struct Caches {
-  int64_t l2, l3;  // bytes: of a core, of all of them
+struct Caches {  // bytes
+  int64_t l2, l3;          // of a core, of all of them
+  int64_t l1 = 32 << 10;  // of a core
 };
 Caches machine_caches();
 
@@ -23,6 +24,9 @@ struct Strips {
 // Strips whose panels fill at most half a core's second-level cache, and enough tasks for all threads.
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
                    int64_t column_tiles, int threads, const Caches& caches);
+
+// Of `groups` of weights those whose products are summed at a time, so that they stay in the first-level cache.
+int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches);
 
 struct WgradPlan {
   Strips strips;  // splits: of the column tiles over workers

@@ -3,17 +3,37 @@
 
 constexpr int64_t kFewPixelTiles = 8;
 
-// The pixels of a strip, by tiles of at most kMicroRows, all with the same weights.
+// The pixels of a strip, by tiles of at most kMicroRows, all with the same weights. A line is a row of an image or, where
+// they follow each other in the panel and in the result, all of them.
 template <typename T>
 struct DirectStrip {
   using A = Acc<T>;
   const DirectParams& p;
   const A* panel;
-  A* tile;  // [kMicroRows][kMicroColumns]
+  A* sums;  // [kMicroRows][kMicroColumns], or with chunks [pixels of the strip][kMicroColumns]
   int64_t image, row, images, rows;
   FinishFunction<T> finish;
   Ahead& ahead;
+  int64_t lines, width;
 
+  DirectStrip(const DirectParams& p, const A* panel, A* sums, int64_t image, int64_t row, int64_t images, int64_t rows,
+              Ahead& ahead)
+      : p(p), panel(panel), sums(sums), image(image), row(row), images(images), rows(rows),
+        finish(finish_function<T>(p.result)), ahead(ahead), lines(images * rows), width(p.grid.width) {
+    int64_t row_stride = p.grid.row_advance * p.panel.row_stride;
+    bool panel_follows = row_stride == width * p.grid.column_advance * p.panel.column_stride &&
+                         (images == 1 || p.panel.image_stride == rows * row_stride);
+    bool result_follows = p.grid.y_step == 1 && p.grid.x_step == 1 && width == p.result.width &&
+                          (images == 1 || rows == p.result.height);
+    if (panel_follows && result_follows) {
+      width *= lines;
+      lines = 1;
+    }
+  }
+
+  RF_MEMBER int64_t tiles() const {
+    return lines * cut_count(width, kMicroRows);
+  }
   RF_MEMBER int64_t line(int64_t q) const {  // of the panel
     return q / rows * p.panel.image_stride + q % rows * p.grid.row_advance * p.panel.row_stride;
   }
@@ -22,39 +42,52 @@ struct DirectStrip {
     return {count, ((image + q / rows) * p.result.height + y) * p.result.width + x, p.grid.x_step};
   }
 
-  RF_MEMBER void multiply(MicroTile<A>& t, FinishState<A>* states, int rows_of_tile, int64_t first, int64_t last,
-                          Run run, Run second) const {
+  // One tile of pixels, from `pixel` of the strip, with the column tiles [first, last) and t.groups of the products.
+  RF_MEMBER void multiply(MicroTile<A>& t, FinishState<A>* states, int64_t first, int64_t last, int64_t group,
+                          int64_t pixel, Run run, Run second) const {
     constexpr int64_t kColumns = kMicroColumns<A>;
+    bool finished = group + t.groups == p.grid.groups;
+    t.c = sums + (t.groups < p.grid.groups ? pixel * kColumns : 0);
     for (int64_t j = first; j < last; ++j) {
-      t.b = (const A*)p.grid.weights + j * p.grid.groups * p.grid.depth * kColumns;
-      prefetch_run<T>(p.result, run, j * kColumns);
-      prefetch_run<T>(p.result, second, j * kColumns);
+      t.b = (const A*)p.grid.weights + (j * p.grid.groups + group) * p.grid.depth * kColumns;
+      if (finished) {
+        prefetch_run<T>(p.result, run, j * kColumns);
+        prefetch_run<T>(p.result, second, j * kColumns);
+      }
       ahead.next(t);
-      run_micro_kernel<A, kMicroRows>(rows_of_tile, t);
-      finish(p.result, states[j], tile, kColumns, run, j * kColumns);
-      if (second.rows > 0) {
-        finish(p.result, states[j], tile + run.rows * kColumns, kColumns, second, j * kColumns);
+      run_micro_kernel<A, kMicroRows>(run.rows + second.rows, t);
+      if (finished) {
+        finish(p.result, states[j], t.c, kColumns, run, j * kColumns);
+        if (second.rows > 0) {
+          finish(p.result, states[j], t.c + run.rows * kColumns, kColumns, second, j * kColumns);
+        }
       }
     }
   }
 
   // All tiles of pixels with the column tiles [first, last).
   RF_MEMBER void multiply_all(MicroTile<A>& t, FinishState<A>* states, int64_t first, int64_t last) const {
-    int64_t lines = images * rows, width = p.grid.width, q = 0;
-    if (2 * width <= kMicroRows) {  // two narrow lines fill a tile
-      for (; q + 2 <= lines; q += 2) {
-        t.a[0] = panel + line(q);
-        t.a[1] = panel + line(q + 1);
-        multiply(t, states, 2 * width, first, last, run(q, 0, width), run(q + 1, 0, width));
+    const Cuts cuts(width);
+    for (int64_t group = 0; group < p.grid.groups || group == 0; group += p.chunk) {
+      t.offsets = p.grid.offsets + group;
+      t.groups = minimum(p.chunk, p.grid.groups - group);
+      t.accumulate = group > 0;
+      int64_t q = 0;
+      if (2 * width <= kMicroRows) {  // two narrow lines fill a tile
+        for (; q + 2 <= lines; q += 2) {
+          t.a[0] = panel + line(q);
+          t.a[1] = panel + line(q + 1);
+          multiply(t, states, first, last, group, q * width, run(q, 0, width), run(q + 1, 0, width));
+        }
       }
-    }
-    int64_t cuts = cut_count(width, kMicroRows);
-    for (; q < lines; ++q) {
-      for (int64_t i = 0; i < cuts; ++i) {
-        int64_t begin = cut_begin(width, cuts, i), count = cut_begin(width, cuts, i + 1) - begin;
-        t.a[0] = panel + line(q) + begin * t.row;
-        t.a[1] = t.a[0] + (count + 1) / 2 * t.row;
-        multiply(t, states, count, first, last, run(q, begin, count), {});
+      for (; q < lines; ++q) {
+        const A* source = panel + line(q);
+        for (int64_t i = 0; i < cuts.count; ++i) {
+          int64_t begin = cuts.begin(i), count = cuts.rows(i);
+          t.a[0] = source + begin * t.row;
+          t.a[1] = t.a[0] + (count + 1) / 2 * t.row;
+          multiply(t, states, first, last, group, q * width + begin, run(q, begin, count), {});
+        }
       }
     }
   }
@@ -67,41 +100,44 @@ void conv_direct(const DirectParams& p, int64_t worker, int64_t task) {
   int64_t strip = task / p.splits, split = task % p.splits;
   int64_t image = strip / p.row_strips * p.strip_images, row = strip % p.row_strips * p.strip_rows;
   int64_t images = minimum(p.strip_images, p.operand.images - image), rows = minimum(p.strip_rows, p.grid.height - row);
-  A* tile = (A*)((char*)p.workspace + worker * p.workspace_stride);
-  A* panel = tile + kMicroRows * kColumns;
-  FinishState<A>* states = (FinishState<A>*)((char*)tile + p.states_offset);
+  char* memory = (char*)p.workspace + worker * p.workspace_stride;
+  A* panel = (A*)(memory + p.panel_offset);
+  FinishState<A>* states = (FinishState<A>*)(memory + p.states_offset);
   if (p.grid.groups > 0) {
     int64_t panel_rows = (rows - 1) * p.grid.row_advance + p.panel.row_span;
     pack_operand<T>(p.operand, p.panel, image, images, row * p.grid.row_advance, panel_rows, panel);
   }
   Ahead ahead;
-  int64_t tiles_of_pixels = images * rows * cut_count(p.grid.width, kMicroRows);
+  DirectStrip<T> pixels(p, panel, (A*)memory, image, row, images, rows, ahead);
   int64_t later = strip + p.workers;
   if (p.grid.groups > 0 && later < p.image_strips * p.row_strips) {
     ahead.add(p.operand, sizeof(T), later / p.row_strips * p.strip_images, p.strip_images,
               later % p.row_strips * p.strip_rows * p.grid.row_advance * p.panel.row_step,
               p.strip_rows * p.grid.row_advance * p.panel.row_step);
-    ahead.spread(cut_count(p.result.channels, kColumns) * tiles_of_pixels * p.grid.groups);
+    ahead.spread(cut_count(p.result.channels, kColumns) * pixels.tiles() * p.grid.groups);
   }
-  DirectStrip<T> strip_tiles{p, panel, tile, image, row, images, rows, finish_function<T>(p.result), ahead};
-  MicroTile<A> t{{}, p.grid.column_advance * p.panel.column_stride, 1, p.grid.offsets, p.grid.groups, p.grid.depth,
-                 nullptr, kColumns, kLanes<A>, tile, kColumns, false};
+  MicroTile<A> t{};
+  t.row = p.grid.column_advance * p.panel.column_stride;
+  t.step = 1;
+  t.depth = p.grid.depth;
+  t.b_step = t.c_row = kColumns;
+  t.b_second = kLanes<A>;
   int64_t tiles = cut_count(p.result.channels, kColumns), last = cut_begin(tiles, p.splits, split + 1);
   int64_t first = cut_begin(tiles, p.splits, split);
   for (int64_t j = first; j < last; ++j) {
     states[j].started = false;
   }
   if (p.pixels_first) {
-    strip_tiles.multiply_all(t, states, first, last);
+    pixels.multiply_all(t, states, first, last);
   } else {
     int64_t tile_bytes = p.grid.groups * p.grid.depth * kColumns * sizeof(A);
     for (int64_t j = first; j < last; ++j) {
-      if (tiles_of_pixels <= kFewPixelTiles && j + 1 < last) {  // too few to wait for the weights of each
+      if (pixels.tiles() <= kFewPixelTiles && j + 1 < last) {  // too few to wait for the weights of each
         ahead = Ahead();
         ahead.add((const char*)p.grid.weights + (j + 1) * tile_bytes, tile_bytes);
-        ahead.spread(tiles_of_pixels * p.grid.groups);
+        ahead.spread(pixels.tiles() * p.grid.groups);
       }
-      strip_tiles.multiply_all(t, states, j, j + 1);
+      pixels.multiply_all(t, states, j, j + 1);
     }
   }
   for (int64_t j = first; j < last; ++j) {

@@ -23,7 +23,7 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
   Panel own_panel = p.draw_panel;
   own_panel.blocks = cut_count(own.channels, kBlock);
   int64_t row_count = p.panel.folded ? p.depth : kBlock;  // of sums to a group
-  int64_t cuts = cut_count(row_count, kMicroRows);
+  const Cuts cuts(row_count);
   MicroTile<A> t{};
   t.row = 1;
   t.step = p.column_advance * p.panel.column_stride;
@@ -61,18 +61,17 @@ void conv_wgrad(const WgradParams& p, int64_t worker, int64_t) {
       ahead.add(p.draw, sizeof(T), next_image, p.strip_images, next_row, p.strip_rows);
       int64_t advance = p.row_advance * p.panel.row_step;
       ahead.add(p.operand, sizeof(T), next_image, p.strip_images, next_row * advance, p.strip_rows * advance);
-      ahead.spread((last - first) * p.groups * cuts * t.groups);
+      ahead.spread((last - first) * p.groups * cuts.count * t.groups);
     }
     for (int64_t j = first; j < last; ++j) {
       int64_t channel = (j - first) * kColumns;
       t.b = draw + channel / kBlock * p.draw_panel.block_stride + channel % kBlock;
       for (int64_t g = 0; g < p.groups; ++g) {
         A* target = sums + (j * p.groups + g) * row_count * kColumns;
-        for (int64_t i = 0; i < cuts; ++i) {
-          int64_t begin = cut_begin(row_count, cuts, i);
-          t.c = target + begin * kColumns;
+        for (int64_t i = 0; i < cuts.count; ++i) {
+          t.c = target + cuts.begin(i) * kColumns;
           ahead.next(t);
-          run_rows<A>(cut_begin(row_count, cuts, i + 1) - begin, t, operand + p.offsets[g] + begin);
+          run_rows<A>(cuts.rows(i), t, operand + p.offsets[g] + cuts.begin(i));
         }
       }
     }

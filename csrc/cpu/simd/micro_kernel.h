@@ -36,6 +36,10 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
     c[i][0] = c[i][1] = V{};
+    if (t.accumulate) {
+      __builtin_prefetch(t.c + i * t.c_row, 1, 3);
+      __builtin_prefetch(t.c + i * t.c_row + L, 1, 3);
+    }
   }
   const A* b = t.b;
   const char* ahead = t.ahead;
@@ -93,10 +97,22 @@ RF_INLINE void run_rows(int rows, MicroTile<A>& t, const A* a) {
   run_micro_kernel<A, kMicroRows>(rows, t);
 }
 
-// n rows in as few tiles as possible, as equal as possible: tile i of `cut_count` begins at cut_begin.
+// n in as few parts of `most` as possible, as equal as possible: part i of `cut_count` begins at cut_begin.
 RF_INLINE int64_t cut_count(int64_t n, int64_t most) {
   return (n + most - 1) / most;
 }
 RF_INLINE int64_t cut_begin(int64_t n, int64_t count, int64_t i) {
   return i * (n / count) + minimum(i, n % count);
 }
+
+// The same for the rows of micro-kernels, which are over in less time than a few divisions.
+struct Cuts {
+  int64_t count, size, larger;  // tiles; rows of one, one more in the first `larger`
+  RF_MEMBER Cuts(int64_t rows) : count(cut_count(rows, kMicroRows)), size(rows / count), larger(rows % count) {}
+  RF_MEMBER int64_t begin(int64_t i) const {
+    return i * size + minimum(i, larger);
+  }
+  RF_MEMBER int64_t rows(int64_t i) const {
+    return size + (i < larger ? 1 : 0);
+  }
+};

@@ -175,7 +175,8 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
   t.b_step = kColumns;
   t.b_second = kLanes<A>;
   t.c_row = kColumns;
-  int64_t cuts = cut_count(count, kMicroRows), chunk = minimum(p.chunk, 64);
+  const Cuts cuts(count);
+  int64_t chunk = minimum(p.chunk, 64);
   for (int64_t first = 0; first < blocks; first += chunk) {
     int64_t now = minimum(chunk, blocks - first);
     const A* weights;
@@ -194,8 +195,8 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     t.groups = now;
     t.accumulate = first > 0;
     // What no cache nearer than the last holds: of few tiles the weights, else the next tile's operand.
-    bool weights_ahead = p.shared && p.transformed && cuts <= kFewTiles;
-    int64_t share = weights_ahead ? cut_count(place_stride * sizeof(A) / kLineBytes, now * cuts) : kMicroRows * sizeof(A);
+    bool weights_ahead = p.shared && p.transformed && cuts.count <= kFewTiles;
+    int64_t share = weights_ahead ? cut_count(place_stride * sizeof(A) / kLineBytes, now * cuts.count) : kMicroRows * sizeof(A);
     if (p.shared) {
       t.ahead_lines = weights_ahead ? minimum(share, kMostAhead) : share * kBlock / kLineBytes;
       t.ahead_step = weights_ahead ? t.ahead_lines * kLineBytes : m.tiles.block_stride * sizeof(A);
@@ -203,18 +204,18 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       const A* input = (const A*)m.tiles.data + place * m.tiles.place_stride;
       t.b = weights + place * place_stride;
-      for (int64_t i = 0; i < cuts; ++i) {
-        int64_t begin = cut_begin(count, cuts, i);
+      for (int64_t i = 0; i < cuts.count; ++i) {
+        int64_t begin = cuts.begin(i);
         if (!p.shared) {
           ahead.next(t);
         } else if (weights_ahead) {
           t.ahead = (const char*)(t.b + place_stride) + i * now * t.ahead_step;
         } else {
-          t.ahead = (const char*)(i + 1 < cuts ? input + cut_begin(count, cuts, i + 1) * kBlock
-                                               : input + m.tiles.place_stride);
+          t.ahead = (const char*)(i + 1 < cuts.count ? input + cuts.begin(i + 1) * kBlock
+                                                     : input + m.tiles.place_stride);
         }
         t.c = m.products + place * p.products_stride + begin * kColumns;
-        run_rows<A>(cut_begin(count, cuts, i + 1) - begin, t, input + begin * kBlock);
+        run_rows<A>(cuts.rows(i), t, input + begin * kBlock);
       }
     }
   }

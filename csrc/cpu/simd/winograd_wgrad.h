@@ -18,12 +18,11 @@ RF_INLINE void multiply_tiles(const WinogradTiles& operand, const WinogradTiles&
   t.c_row = kColumns;
   t.accumulate = accumulate;
   const A* a = (const A*)operand.data + place * operand.place_stride + block * operand.block_stride;
-  int64_t cuts = cut_count(kBlock, kMicroRows);
-  for (int64_t i = 0; i < cuts; ++i) {
-    int64_t begin = cut_begin(kBlock, cuts, i);
-    t.c = sums + begin * kColumns;
+  const Cuts cuts(kBlock);
+  for (int64_t i = 0; i < cuts.count; ++i) {
+    t.c = sums + cuts.begin(i) * kColumns;
     ahead.next(t);
-    run_rows<A>(cut_begin(kBlock, cuts, i + 1) - begin, t, a + begin);
+    run_rows<A>(cuts.rows(i), t, a + cuts.begin(i));
   }
 }
 
@@ -90,7 +89,7 @@ void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t
     if (block + 1 < end) {
       add_block(ahead, p.operand, sizeof(T), p.rows, block + 1);
       add_block(ahead, p.draw, sizeof(T), p.rows, block + 1);
-      ahead.spread(kWinogradPlaces * column_tiles * blocks * cut_count(kBlock, kMicroRows));
+      ahead.spread(kWinogradPlaces * column_tiles * blocks * Cuts(kBlock).count);
     }
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       for (int64_t tile = 0; tile < column_tiles; ++tile) {
