@@ -24,6 +24,7 @@ CXX_FLAGS = ["-O3", "-g0", "-Wall", "-fopenmp", "-ffp-contract=off", "-fvisibili
 
 CPU_SOURCES = [
     "csrc/cpu/bn.cpp",
+    "csrc/cpu/caches.cpp",
     "csrc/cpu/conv.cpp",
     "csrc/cpu/conv_direct.cpp",
     "csrc/cpu/conv_grid.cpp",

@@ -3,30 +3,9 @@
 #include "conv_params.h"
 #include "rounding.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 namespace resnet_fused::cpu {
-namespace {
-
-int64_t cache_size(int name, int64_t otherwise) {
-  long bytes = sysconf(name);
-  return bytes > 0 ? bytes : otherwise;
-}
-
-}  // namespace
-
-Caches machine_caches() {
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-  static const Caches caches{cache_size(_SC_LEVEL2_CACHE_SIZE, 512 << 10), cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20),
-                             cache_size(_SC_LEVEL1_DCACHE_SIZE, 32 << 10)};
-#else
-  static const Caches caches{512 << 10, 8 << 20};
-#endif
-  return caches;
-}
-
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
                    int64_t column_tiles, int threads, const Caches& caches) {
   constexpr int64_t kTasksPerThread = 4;  // of which the last to finish is waited for
@@ -62,10 +41,13 @@ int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
 
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches) {
-  // Panels share the second-level cache with the sums; sums that do not fit are read and written for each strip, so that
-  // strips are long.
+  // All sums are read and written once for each strip, so that strips are the longer the more of them there are.
   Caches panels = caches;
-  panels.l2 = sums_bytes <= caches.l2 / 2 ? caches.l2 / 2 : sums_bytes <= 2 * caches.l2 ? caches.l2 : caches.l3 / 4;
+  if (sums_bytes > caches.l2 / 16) {
+    panels.l2 = sums_bytes <= 2 * caches.l2 ? std::max(caches.l2, caches.l3 / 16) : caches.l3 / 4;
+  } else {
+    panels.l2 = caches.l2 / 2;
+  }
   WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 1, panels), 1};
   Strips& s = plan.strips;
   // Sums that a core's cache does not hold are better divided among the workers than had by each.

@@ -13,7 +13,7 @@ struct Caches {  // bytes
   int64_t l2, l3;          // of a core, of all of them
   int64_t l1 = 32 << 10;  // of a core
 };
-Caches machine_caches();
+Caches machine_caches();  // caches.cpp
 
 struct Strips {
   int64_t images, rows;              // of one strip

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ROOT / "csrc" / "cpu"
 DRIVER = Path(__file__).parent / "sanitize" / "driver.cpp"
-# -O1 keeps the kernels' compilation within a minute each. The driver tells how large the caches are.
-FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-pthread", "-Wno-psabi", "-Dsysconf=driver_sysconf"]
+# -O1 keeps the kernels' compilation within a minute each.
+FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-pthread", "-Wno-psabi"]
 ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 THREAD = ["-fsanitize=thread"]
 COMPILER = (os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "").split()
@@ -36,11 +36,10 @@ def _can_sanitize(folder, flags) -> bool:
 
 def _build(folder, flags) -> Path:
     running, objects = [], []
-    for source in [*sorted(CPU.glob("*.cpp")), DRIVER]:
-        # The driver is a program like others: it is the engine that asks for caches.
-        flags_here = [f for f in (*FLAGS, *flags) if source != DRIVER or not f.startswith("-Dsysconf")]
+    engine = sorted(source for source in CPU.glob("*.cpp") if source.name != "caches.cpp")  # the driver says how large
+    for source in [*engine, DRIVER]:
         objects.append(folder / f"{source.stem}.o")
-        running.append(subprocess.Popen([*COMPILER, *flags_here, "-c", source, "-o", objects[-1]]))
+        running.append(subprocess.Popen([*COMPILER, *FLAGS, *flags, "-c", source, "-o", objects[-1]]))
         if len(running) == 2:  # as many compilers at a time as the build has
             assert running.pop(0).wait() == 0
     assert all([compiler.wait() == 0 for compiler in running])

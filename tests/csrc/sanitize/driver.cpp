@@ -34,12 +34,12 @@ Order order = Order::kUp;
 
 }  // namespace
 
-// What conv_plan.cpp calls instead of sysconf in this build.
-extern "C" long driver_sysconf(int name) {
-  return name == _SC_LEVEL2_CACHE_SIZE ? l2 : name == _SC_LEVEL3_CACHE_SIZE ? l3 : -1;
-}
-
+// What caches.cpp and the extension's parallel.cpp do elsewhere.
 namespace resnet_fused::cpu {
+
+Caches machine_caches() {
+  return {l2, l3};
+}
 
 int max_threads() {
   return threads;
