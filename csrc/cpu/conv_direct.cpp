@@ -30,9 +30,10 @@ struct Product {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
     GridPanel g = grid_panel(grid, operand.channels, folded, 1, 1);
-    int64_t tiles = ceil_div(result.channels, kernels.micro_columns[index]);
+    int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
+    int64_t weight_bytes = tiles * columns * int64_t(g.offsets.size()) * g.depth * acc_size(dtype);
     return plan_strips(operand.images, grid.height, g.panel.blocks * g.panel.row_stride * acc_size(dtype),
-                       std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles,
+                       std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles, weight_bytes,
                        max_threads(), machine_caches());
   }
 

@@ -4,17 +4,30 @@
 #include "rounding.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace resnet_fused::cpu {
+
+// Of strips of so many rows, taken one after the other by whichever thread is free: the rows of the thread that has most.
+static int64_t most_rows(int64_t rows, int64_t strip_rows, int threads) {
+  std::vector<int64_t> of_thread(threads);
+  for (int64_t first = 0; first < rows; first += strip_rows) {
+    *std::min_element(of_thread.begin(), of_thread.end()) += std::min(strip_rows, rows - first);
+  }
+  return *std::max_element(of_thread.begin(), of_thread.end());
+}
+
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
-                   int64_t column_tiles, int threads, const Caches& caches) {
+                   int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches) {
   constexpr int64_t kTasksPerThread = 4;  // of which the last to finish is waited for
+  constexpr int64_t kSplitsPerThread = 2;  // fewer, because each packs its strip again
   int64_t budget = caches.l2 / 2 / std::max<int64_t>(row_bytes, 1);  // rows of panels
   int64_t image_rows = (rows - 1) * row_advance + row_span;
   int64_t strip_images = std::clamp<int64_t>(budget / image_rows, 1, images);
-  int64_t strip_rows = std::clamp<int64_t>((budget - row_span) / row_advance + 1, 1, rows);
+  int64_t fitting_rows = std::clamp<int64_t>((budget - row_span) / row_advance + 1, 1, rows), strip_rows = fitting_rows;
   // Fewer images, then fewer rows, while threads would be idle; narrow strips pack their borders often.
-  int64_t wanted = threads * kTasksPerThread;
+  bool by_columns = threads > 1 && weight_bytes > images * rows * row_advance * row_bytes;
+  int64_t wanted = by_columns ? 1 : threads * kTasksPerThread;
   if (ceil_div(images, strip_images) * ceil_div(rows, strip_rows) < wanted) {
     strip_images = std::max<int64_t>(images / wanted, 1);
   }
@@ -22,13 +35,22 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
     int64_t least = std::min<int64_t>(rows, 4 * row_span);
     strip_rows = std::min(strip_rows, std::max(least, ceil_div(rows, ceil_div(wanted, ceil_div(images, strip_images)))));
   }
-  int64_t row_strips = ceil_div(rows, strip_rows);
-  if (ceil_div(images, strip_images) == 1 && row_strips > 1) {  // as many for each thread
-    row_strips = std::min(ceil_div(row_strips, threads) * threads, rows);
+  strip_rows = ceil_div(rows, ceil_div(rows, strip_rows));
+  if (!by_columns && images == 1 && strip_rows < rows) {  // about as large, and as many rows for each thread
+    int64_t least = ceil_div(strip_rows, 2);
+    for (int64_t r = std::min(2 * strip_rows, fitting_rows), best = 0; r >= least; --r) {
+      int64_t most = most_rows(rows, r, threads);
+      if (best == 0 || most < best) {
+        best = most;
+        strip_rows = r;
+      }
+    }
   }
-  strip_rows = ceil_div(rows, row_strips);
   Strips s{strip_images, strip_rows, ceil_div(images, strip_images), ceil_div(rows, strip_rows), 1};
-  if (s.image_strips * s.row_strips < threads) {
+  int64_t strips = s.image_strips * s.row_strips;
+  if (by_columns) {
+    s.splits = std::min(round_up(ceil_div(threads * kSplitsPerThread, strips), threads), column_tiles);
+  } else if (strips < threads) {
     s.splits = std::min<int64_t>(threads, column_tiles);
   }
   return s;
@@ -48,7 +70,7 @@ WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t su
   } else {
     panels.l2 = caches.l2 / 2;
   }
-  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 1, panels), 1};
+  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 0, 1, panels), 1};
   Strips& s = plan.strips;
   // Sums that a core's cache does not hold are better divided among the workers than had by each.
   if (sums_bytes > caches.l2 / 2 || s.image_strips * s.row_strips < threads) {

@@ -21,9 +21,10 @@ struct Strips {
   int64_t splits;                    // of a strip's column tiles over tasks
 };
 
-// Strips whose panels fill at most half a core's second-level cache, and enough tasks for all threads.
+// Strips whose panels fill at most half a core's second-level cache, and enough tasks for all threads. Where there are
+// more bytes of weights than of pixels, column tiles are split rather than strips, for each to read weights of its own.
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
-                   int64_t column_tiles, int threads, const Caches& caches);
+                   int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches);
 
 // Of `groups` of weights those whose products are summed at a time, so that they stay in the first-level cache.
 int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches);

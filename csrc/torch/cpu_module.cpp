@@ -107,8 +107,9 @@ std::string conv_algorithm(const std::vector<int64_t>& input, const std::vector<
 }
 
 py::dict plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
-                     int64_t column_tiles, int threads, int64_t l2, int64_t l3) {
-  cpu::Strips s = cpu::plan_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, threads, {l2, l3});
+                     int64_t column_tiles, int64_t weight_bytes, int threads, int64_t l2, int64_t l3) {
+  cpu::Strips s = cpu::plan_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, weight_bytes,
+                                    threads, {l2, l3});
   return py::dict(py::arg("images") = s.images, py::arg("rows") = s.rows, py::arg("image_strips") = s.image_strips,
                   py::arg("row_strips") = s.row_strips, py::arg("splits") = s.splits);
 }
@@ -162,7 +163,7 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"), py::arg("isa"), py::arg("native_bf16"),
         py::arg("winograd"), "The same for any machine: a pure function.");
   m.def("plan_strips", &plan_strips, py::arg("images"), py::arg("rows"), py::arg("row_bytes"), py::arg("row_advance"),
-        py::arg("row_span"), py::arg("column_tiles"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
+        py::arg("row_span"), py::arg("column_tiles"), py::arg("weight_bytes"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
   m.def("plan_winograd", &plan_winograd, py::arg("images"), py::arg("tile_rows"), py::arg("tile_columns"),
         py::arg("channels"), py::arg("column_tiles"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
   m.def("set_winograd", &cpu::set_winograd, py::arg("enabled"));

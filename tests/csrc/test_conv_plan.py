@@ -48,9 +48,10 @@ def test_algorithm(change, expected):
 SHAPES = list(itertools.product((1, 2, 7, 16, 64), (1, 7, 14, 56, 224), (1000, 60000, 5000000), (1, 2), (1, 3), (1, 2, 5)))
 
 
+@pytest.mark.parametrize("weight_bytes", [1000, 10**6])
 @pytest.mark.parametrize("images, rows, row_bytes, advance, span, threads", SHAPES)
-def test_strips_cover_everything_once(images, rows, row_bytes, advance, span, threads):
-    plan = _cpu.plan_strips(images, rows, row_bytes, advance, span, 4, threads, **CACHES)
+def test_strips_cover_everything_once(images, rows, row_bytes, advance, span, threads, weight_bytes):
+    plan = _cpu.plan_strips(images, rows, row_bytes, advance, span, 4, weight_bytes, threads, **CACHES)
     assert plan["image_strips"] == -(-images // plan["images"]) and plan["row_strips"] == -(-rows // plan["rows"])
     assert 1 <= plan["splits"] <= 4
     assert plan["images"] == 1 or plan["rows"] == rows
@@ -118,3 +119,12 @@ def _seconds(function):
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def test_few_pixels_share_out_the_weights():
+    """Each thread would read all weights for its strips; it reads its own for all pixels instead."""
+    layer = {"images": 1, "rows": 14, "row_bytes": 14 * 256 * 4, "row_advance": 1, "row_span": 1, "column_tiles": 64}
+    few = _cpu.plan_strips(**layer, weight_bytes=2**20, threads=2, **CACHES)
+    assert few == {"images": 1, "rows": 14, "image_strips": 1, "row_strips": 1, "splits": 4}
+    many = _cpu.plan_strips(**(layer | {"images": 16}), weight_bytes=2**20, threads=2, **CACHES)
+    assert many["splits"] == 1 and many["image_strips"] * many["row_strips"] >= 8
