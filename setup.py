@@ -38,6 +38,7 @@ CPU_SOURCES = [
     "csrc/cpu/stem.cpp",
     "csrc/cpu/winograd.cpp",
     "csrc/torch/bn_cpu.cpp",
+    "csrc/torch/chain_cpu.cpp",
     "csrc/torch/conv_cpu.cpp",
     "csrc/torch/conv_engine.cpp",
     "csrc/torch/conv_library.cpp",

@@ -21,8 +21,13 @@ class Case(NamedTuple):
 
     def mapped(self, function) -> "Case":
         """With `function` applied to every tensor argument."""
-        arguments = tuple(function(a) if isinstance(a, torch.Tensor) else a for a in self.arguments)
-        return self._replace(arguments=arguments)
+
+        def map_one(a):
+            if isinstance(a, list):
+                return [map_one(item) for item in a]
+            return function(a) if isinstance(a, torch.Tensor) else a
+
+        return self._replace(arguments=tuple(map_one(a) for a in self.arguments))
 
     def double(self) -> "Case":
         return self.mapped(lambda t: t.double() if t.is_floating_point() else t)
@@ -48,6 +53,7 @@ class Inputs(NamedTuple):
     beta: torch.Tensor
     pool_grad: torch.Tensor  # [N, C, pooled]
     pool_index: torch.Tensor
+    pointwise: torch.Tensor  # [K, K, 1, 1]
 
     @property
     def conv(self):
@@ -119,7 +125,7 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
         affine_x=affine_x, affine=affine, affine2=affine2,
         means=draw(2, p.K).to(acc), means_x=draw(2, p.C).to(acc),
         gamma=draw(p.C).to(dtype), beta=draw(p.C).to(dtype),
-        pool_grad=tensor(p.N, p.C, *pooled), pool_index=index,
+        pool_grad=tensor(p.N, p.C, *pooled), pool_index=index, pointwise=tensor(p.K, p.K, 1, 1),
     )  # fmt: skip
 
 
@@ -151,6 +157,21 @@ def _backward(i, out=None, bn=False, relu=False, prologue=None, prologue_relu=Fa
     if half == "dgrad":
         return Case("conv_dgrad", (*head, reduce, add, add_out), length)
     return Case("conv_backward", (*head, reduce, add, add_out, list(output_mask)), length)
+
+
+def _chain(i, units, projection=False, identity=False, relu=True):
+    """`units` convolutions, all but the first 1x1."""
+    weights = [i.weight, *[i.pointwise] * (units - 1), *[i.weight] * projection]
+    norm = [i.affine[1], i.affine[2], i.affine[0], i.affine[3].square()]
+    stride, padding, dilation, groups = i.conv
+    first, pointwise = [*stride, *padding, *dilation, groups], [1, 1, 0, 0, 1, 1, 1]
+    geometry = [*first, relu or units > 1]
+    for unit in range(1, units):
+        geometry += [*pointwise, relu or unit + 1 < units]
+    geometry += [*first, False] if projection else []
+    eps, geometry = [1e-3] * len(weights), [int(n) for n in geometry]
+    length = i.weight[0].numel() + (units - 1) * i.pointwise[0].numel()
+    return Case("frozen_chain", (i.x, weights, norm * len(weights), eps, geometry, projection, identity), length)
 
 
 MODES = {
@@ -194,6 +215,9 @@ MODES = {
     "backward_nothing": lambda i: _backward(i, output_mask=(False, False)),
     "dgrad": lambda i: _backward(i, None, True, True, i.affine_x, True, True, i.add, i.add_out, half="dgrad"),
     "wgrad": lambda i: _backward(i, i.out, True, True, i.affine_x, True, half="wgrad"),
+    "chain": lambda i: _chain(i, 1, relu=False),
+    "chain_projection": lambda i: _chain(i, 2, projection=True),
+    "chain_identity": lambda i: _chain(i, 3, identity=i.x.shape == i.raw.shape),
     "pool": lambda i: Case("stem_pool", (i.x, i.affine_x), 1),
     "pool_reduce": lambda i: Case(
         "stem_pool_backward_reduce", (i.pool_grad, i.pool_index, i.x, i.affine_x), _pixels(i)

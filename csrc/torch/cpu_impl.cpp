@@ -13,6 +13,7 @@ TORCH_LIBRARY_IMPL(resnet_fused, CPU, m) {
   m.impl("conv_backward", TORCH_FN(conv_backward));
   m.impl("conv_dgrad", TORCH_FN(conv_dgrad));
   m.impl("conv_wgrad", TORCH_FN(conv_wgrad));
+  m.impl("frozen_chain", TORCH_FN(frozen_chain));
   m.impl("stem_pool", TORCH_FN(stem_pool));
   m.impl("stem_pool_backward_reduce", TORCH_FN(stem_pool_backward_reduce));
   m.impl("stem_pool_backward_apply", TORCH_FN(stem_pool_backward_apply));

@@ -3,6 +3,8 @@
 // float32. z(x; affine) = (x - mean) * scale + shift, affine = acc [4, C]: mean, scale, shift, invstd.
 #pragma once
 
+#include <ATen/core/List.h>
+
 #include <array>
 #include <tuple>
 
@@ -71,6 +73,12 @@ at::Tensor conv_wgrad(const at::Tensor& grad, const OptionalTensor& out, const O
                       const OptionalTensor& affine, const OptionalTensor& means, bool relu, const at::Tensor& x,
                       const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                       at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu);
+
+// a_i = [relu] z_i(conv(a_{i-1}, weights[i])) from a_0 = x, and to the last, before its ReLU, is added z(conv(x)) by the
+// last weight (projection) or x (identity). For each weight: norms, 4: weight, bias, running mean and variance; eps;
+// geometry, 8: stride, padding and dilation, two each; groups; whether ReLU follows.
+at::Tensor frozen_chain(const at::Tensor& x, at::TensorList weights, const c10::List<OptionalTensor>& norms,
+                        at::ArrayRef<double> eps, at::IntArrayRef geometry, bool projection, bool identity);
 
 // MaxPool 3x3 / 2, padding 1, of relu(z(x)); index: uint8 like y, the winner's place 0..8 in its window, or
 // 255 where no gradient flows.

@@ -37,6 +37,10 @@ TORCH_LIBRARY(resnet_fused, m) {
       "Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "
       "Tensor? prologue, bool prologue_relu) -> Tensor dw",
       tags);
+  m.def(
+      "frozen_chain(Tensor x, Tensor[] weights, Tensor?[] norms, float[] eps, SymInt[] geometry, bool projection, "
+      "bool identity) -> Tensor",
+      tags);
   m.def("stem_pool(Tensor x, Tensor affine) -> (Tensor y, Tensor index)", tags);
   m.def("stem_pool_backward_reduce(Tensor grad, Tensor index, Tensor? x, Tensor? affine) -> Tensor sums", tags);
   m.def(

@@ -40,6 +40,11 @@ class Unit:
     eps: float
     relu: bool
 
+    def geometry(self) -> tuple[int, ...]:
+        """As frozen_chain takes it."""
+        conv = self.conv
+        return (*conv.stride, *conv.padding, *conv.dilation, conv.groups, self.relu)
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -188,13 +193,25 @@ def _count(spec: Chain) -> int:
     return len(spec.units) + len(spec.projection)
 
 
+def tracked(inputs) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
+
+
+def unobserved(inputs) -> bool:
+    """Nobody differentiates, transforms or compiles what becomes of the inputs."""
+    return not (
+        tracked(inputs)
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
 def apply(function, dual, *inputs):
     """`dual`, which adds a jvp to `function`; Dynamo traces none that has one. Without a graph, its forward alone."""
-    tracked = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
     if torch.compiler.is_compiling():
-        return (function.apply if tracked else function.forward)(*inputs)
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return (dual.apply if tracked or transformed else function.forward)(*inputs)
+        return (function.apply if tracked(inputs) else function.forward)(*inputs)
+    return (function.forward if unobserved(inputs) else dual.apply)(*inputs)
 
 
 class _ResidualChainJvp(_ResidualChain):
@@ -388,5 +405,12 @@ def residual_chain(spec: Chain, x: Tensor, parameters):
     no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
+    units = (*spec.units, *spec.projection)
+    if not any(unit.batch_stats for unit in units) and unobserved((x, *flat)):
+        weights, norms = [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
+        geometry = [n for unit in units for n in unit.geometry()]
+        eps, projection = [unit.eps for unit in units], bool(spec.projection)
+        chain = ops.get(spec.backend).frozen_chain
+        return chain(x, weights, norms, eps, geometry, projection, spec.identity), [None] * len(units)
     out, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, *flat)
     return out, results[2::3]

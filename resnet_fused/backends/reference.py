@@ -142,6 +142,22 @@ def _window_pixels(index: Tensor, width: int) -> Tensor:
     return (2 * rows - 1 + position // 3) * width + 2 * columns - 1 + position % 3
 
 
+def frozen_chain(x, weights, norms, eps, geometry, projection, identity):
+    def run(i, operand, residual):
+        weight, bias, mean, var = norms[4 * i : 4 * i + 4]
+        affine = bn_finalize(_acc(torch.stack((mean, var))), 1, weight, bias, eps[i])
+        g = geometry[8 * i : 8 * i + 8]
+        conv = (g[:2], g[2:4], g[4:6], g[6])
+        return conv_fprop(operand, weights[i], *conv, None, False, False, affine, residual, None, bool(g[7]))[0]
+
+    main = len(weights) - projection
+    residual = run(main, x, None) if projection else x if identity else None
+    y = x
+    for i in range(main):
+        y = run(i, y, residual if i + 1 == main else None)
+    return y
+
+
 def stem_pool(x, affine):
     z = torch.relu(_affine(x, affine))
     y, pixel = F.max_pool2d(z, 3, 2, 1, return_indices=True)

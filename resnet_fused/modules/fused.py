@@ -104,6 +104,8 @@ class FusedModule(nn.Module):
         else:
             chain = autograd.Chain(backend, tuple(units), tuple(projection), self.identity())
             out, statistics = autograd.residual_chain(chain, x, tuple(zip(weights, norms)))
+        if all(stats is None for stats in statistics):
+            return out
         size = x.shape
         for i, (pair, stats) in enumerate(zip(members.branches(), statistics)):
             if i == len(members.main):  # the projection reads the unit's own input

@@ -25,6 +25,10 @@ conv_backward(grad, out, raw, affine, means, relu, x, weight, …, prologue, pro
     dx is not yet masked by x's own ReLU (its consumer does that), plus `add` where not (add_out <= 0);
     reduce: bn_backward_reduce(dx, None, x, prologue, prologue_relu)
 conv_dgrad(…) → dx, sums;  conv_wgrad(…) → dw: conv_backward's halves
+frozen_chain(x, weights, norms, eps, geometry, projection, identity) → out
+    relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics in one call: per convolution, the
+    projection's last, norms holds weight, bias, running mean and variance; geometry stride, padding, dilation (two
+    each), groups and whether ReLU follows
 stem_pool(x, affine) → y, index: 3×3/2 max pool of relu(z(x)); index: winner's position 0…8, 255 where the maximum is 0
 stem_pool_backward_reduce(grad, index, x, affine) → sums
 stem_pool_backward_apply(grad, index, input_size, x, affine, means) → gradient of x, or of z(x) without x

@@ -84,6 +84,13 @@ def conv_wgrad(*arguments):
     return conv_backward(*arguments, False, None, None, (False, True))[1]
 
 
+def frozen_chain(x, weights, norms, eps, geometry, projection, identity):
+    for i in range(len(weights) - projection):
+        g = geometry[8 * i : 8 * i + 8]
+        x, _ = conv_fprop(x, weights[i], g[:2], g[2:4], g[4:6], g[6], None, False, False, None, None, None, False)
+    return x
+
+
 def stem_pool(x, affine):
     size = (*x.shape[:2], output_extent(x.shape[2], 3, 2, 1, 1), output_extent(x.shape[3], 3, 2, 1, 1))
     memory_format = suggest_memory_format(x)
@@ -108,6 +115,7 @@ OPERATORS = (
     conv_backward,
     conv_dgrad,
     conv_wgrad,
+    frozen_chain,
     stem_pool,
     stem_pool_backward_reduce,
     stem_pool_backward_apply,

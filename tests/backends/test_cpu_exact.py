@@ -9,8 +9,8 @@ from tolerance import assert_bit_equal
 
 from resnet_fused import ops
 
-# Not exact: means of statistics, and invstd of finalize.
-EXACT = [mode for mode in MODES if not mode.startswith(("statistics", "finalize"))]
+# Not exact: means of statistics, and invstd of finalize and of chains.
+EXACT = [mode for mode in MODES if not mode.startswith(("statistics", "finalize", "chain"))]
 EVERYDAY = ("stem", "3x3", "1x1_s2", "one_channel", "dilated", "depthwise", "non_square", "wino_whole", "far_padding")
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
 
