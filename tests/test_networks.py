@@ -97,7 +97,7 @@ FLOAT32 = [
 ]
 
 
-@pytest.mark.parametrize("winograd", [True, False], ids=["winograd", "direct"])
+@pytest.mark.parametrize("winograd", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["winograd", "direct"])
 @pytest.mark.parametrize("name, layout", FLOAT32)
 def test_float32(name, layout, winograd):
     """The median over all parameters of our gradient's error over eager's error, both against float64, is <= 3, or 2

@@ -46,7 +46,10 @@ def exact():
     return model, images, labels, logits, eager
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name == "onnxruntime" else pytest.mark.slow) for name in ENGINES],
+)
 def session(request, exact):
     """The engine's name and its session for the settled model."""
     skip_unless_installed(request.param)

@@ -111,6 +111,7 @@ def test_failing_contenders_are_named_and_the_others_go_on(broken):
         assert text in done.stdout and text in page
 
 
+@pytest.mark.slow
 def test_wrong_subject_gets_no_speedup_at_all(wrong_subject):
     done, outcome, page = wrong_subject
     assert done.returncode == 1 and outcome["jobs"][0]["speedups"] == []
@@ -126,6 +127,7 @@ def test_a_contender_that_only_infers_is_named_in_a_training_race(broken):
     assert "onnxruntime races only in infer" in page
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_installed_is_named_everywhere(wrong_subject):
     done, outcome, page = wrong_subject
     sentence = "ncnn needs ncnn, not installed: pip install 'resnet_fused[peers]'"
