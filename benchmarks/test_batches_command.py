@@ -1,0 +1,28 @@
+"""The command ``python benchmarks/batches.py``: what it writes."""
+
+import json
+
+import pytest
+import torch
+
+import batches
+
+
+@pytest.mark.parametrize("mode, sizes", [("train", ["2"]), ("infer", ["1", "2"])])
+def test_files(mode, sizes, tmp_path, capsys):
+    result_file, chart = tmp_path / "result.json", tmp_path / "chart.svg"
+    threads = str(torch.get_num_threads())  # the command sets it for all that follows
+    arguments = ["--mode", mode, "--batch", *sizes, "--image", "32", "--rounds", "2", "--threads", threads]
+    assert batches.main([*arguments, f"--json={result_file}", "--plot", str(chart)]) == 0
+    text = result_file.read_text()
+    result = json.loads(text)
+    assert str(tmp_path) not in text and f"--mode {mode} --batch {' '.join(sizes)}" in result["command"]
+    assert [row["batch"] for row in result["rows"]] == [int(size) for size in sizes]
+    for row in result["rows"]:
+        fastest, slowest = sorted(row["rounds_ms"]["ours"])
+        times = row["ours_ms_per_image"]  # milliseconds of rounds have three digits
+        assert times["min"] == pytest.approx(fastest / row["batch"], abs=1e-3)
+        assert times["max"] == pytest.approx(slowest / row["batch"], abs=1e-3)
+        best = min(("NCHW", "NHWC"), key=lambda layout: row["eager_ms_per_image"][layout]["median"])
+        assert row["eager_best"] == best
+    assert "<svg" in chart.read_text() and "batch   2  fused" in capsys.readouterr().out
