@@ -89,11 +89,11 @@ def frozen_affine(kernels, bn: BatchNorm, eps: float, acc: torch.dtype) -> Tenso
 
 def output_size(x_size, weight: Tensor, conv: Conv) -> tuple[int, int]:
     """P, Q of a convolution's output, from its input's size (a Function's output has no size under dynamo)."""
-    return tuple(
-        ops.output_extent(x_size[2 + axis], weight.shape[2 + axis], conv.stride[axis], conv.padding[axis],
-                          conv.dilation[axis])
-        for axis in (0, 1)
-    )  # fmt: skip
+    _, _, H, W = x_size
+    _, _, R, S = weight.shape
+    stride, padding, dilation = conv.stride, conv.padding, conv.dilation
+    return (ops.output_extent(H, R, stride[0], padding[0], dilation[0]),
+            ops.output_extent(W, S, stride[1], padding[1], dilation[1]))  # fmt: skip
 
 
 def conv_bn(kernels, unit, operand, weight, bn, acc, epilogue=(None, None, False)):

@@ -102,7 +102,8 @@ def check_members(members: Members) -> None:
 
 def _is_tensor(value) -> bool:
     """A tensor our operators understand: plain, a parameter, or fake; not another subclass, not an fx proxy."""
-    return type(value) in (Tensor, nn.Parameter) or type(value).__name__ == "FakeTensor"
+    kind = type(value)
+    return kind is nn.Parameter or kind is Tensor or kind.__name__ == "FakeTensor"
 
 
 def check_activation(x) -> None:
@@ -122,24 +123,25 @@ class _Shape(NamedTuple):
 def _check_pair(shape: _Shape, x: Tensor, weight: Tensor, pair: ConvBN) -> _Shape:
     """One conv-BN pair against its input, as eager requires it → the output's shape."""
     conv, bn = pair
-    if not _is_tensor(weight) or weight.dtype != x.dtype or weight.device != x.device:
+    dtype, device, channels = x.dtype, x.device, weight.shape[0]
+    if not _is_tensor(weight) or weight.dtype != dtype or weight.device != device:
         raise Obstacle("a weight is of another type, dtype or device than the input")
     if shape.channels != weight.shape[1] * conv.groups:
         raise Obstacle("the input's channels are not the convolution's")
+    dtypes = (dtype, torch.float32) if dtype == torch.bfloat16 else (dtype,)
     for vector in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
         if vector is None:
             continue
-        mixed = x.dtype == torch.bfloat16 and vector.dtype == torch.float32
-        if not _is_tensor(vector) or vector.device != x.device or not (mixed or vector.dtype == x.dtype):
+        if not _is_tensor(vector) or vector.device != device or vector.dtype not in dtypes:
             raise Obstacle("a batch norm's parameters are of another type, dtype or device than the input")
-        if vector.shape != (weight.shape[0],):
+        if vector.dim() != 1 or vector.shape[0] != channels:
             raise Obstacle("a batch norm's channels are not the convolution's")
     extent = output_size((shape.batch, shape.channels, *shape.extent), weight, geometry(conv))
     if min(extent) < 1 or shape.batch < 1:
         raise Obstacle("the input is empty")
-    if shape.batch * extent[0] * extent[1] == 1 and not is_frozen(bn):
+    if extent == (1, 1) and shape.batch == 1 and not is_frozen(bn):
         raise Obstacle("batch statistics of a single value")
-    return _Shape(shape.batch, weight.shape[0], extent)
+    return _Shape(shape.batch, channels, extent)
 
 
 def check_input(members: Members, x: Tensor, weights, identity: bool) -> None:
