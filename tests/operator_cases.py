@@ -7,7 +7,7 @@ import torch
 from problems import ConvProblem
 
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Case(NamedTuple):
@@ -95,6 +95,9 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
             return torch.randint(-3, 4, size, generator=generator).double()
         return torch.randn(size, generator=generator, dtype=torch.float64)
 
+    # float16 ends at 65504, which a weight's gradient would exceed here: gradients are scaled, as a loss would be.
+    gradient = 1 / 16 if dtype == torch.float16 and not integer else 1
+
     def tensor(*size):
         return draw(*size).to(dtype).contiguous(memory_format=memory_format)
 
@@ -115,7 +118,7 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
         problem,
         x=settled(affine_x, p.N, p.C, p.H, p.W),
         weight=tensor(p.K, p.C // p.groups, p.R, p.S),
-        grad=tensor(p.N, p.K, P, Q),
+        grad=tensor(p.N, p.K, P, Q) * gradient,
         out=tensor(p.N, p.K, P, Q).relu_(),
         raw=settled(affine, p.N, p.K, P, Q),
         raw2=tensor(p.N, p.K, P, Q),
@@ -123,9 +126,9 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
         add=tensor(p.N, p.C, p.H, p.W),
         add_out=tensor(p.N, p.C, p.H, p.W).relu_(),
         affine_x=affine_x, affine=affine, affine2=affine2,
-        means=draw(2, p.K).to(acc), means_x=draw(2, p.C).to(acc),
+        means=gradient * draw(2, p.K).to(acc), means_x=gradient * draw(2, p.C).to(acc),
         gamma=draw(p.C).to(dtype), beta=draw(p.C).to(dtype),
-        pool_grad=tensor(p.N, p.C, *pooled), pool_index=index, pointwise=tensor(p.K, p.K, 1, 1),
+        pool_grad=tensor(p.N, p.C, *pooled) * gradient, pool_index=index, pointwise=tensor(p.K, p.K, 1, 1),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 #define RESNET_FUSED_ISA avx512
 #define RESNET_FUSED_VECTOR_BYTES 64

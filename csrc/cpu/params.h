@@ -1,7 +1,7 @@
 // Arguments of the kernels, one POD struct per operation, passed by value down to
 // the chunk functions. Pointers are to dense tensors of the struct's shape. `affine` is
-// [4, C] (mean, scale, shift, invstd) in the accumulation type: float for float32 and
-// bfloat16 activations, double for float64.
+// [4, C] (mean, scale, shift, invstd) in the accumulation type: float for float32,
+// bfloat16 and float16 activations, double for float64.
 #pragma once
 
 #include "types.h"

@@ -8,9 +8,12 @@ namespace resnet_fused::cpu {
 struct bfloat16 {
   uint16_t bits;
 };
+struct float16 {
+  uint16_t bits;
+};
 
-enum class DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2 };
-constexpr int kDTypes = 3;
+enum class DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
+constexpr int kDTypes = 4;
 
 // A dense activation tensor [images, channels, pixels]; channels_last says that
 // the channels are innermost in memory (NHWC), otherwise the pixels are (NCHW).

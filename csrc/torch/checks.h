@@ -20,6 +20,8 @@ inline cpu::DType cpu_dtype(at::ScalarType type, const char* op) {
       return cpu::DType::kFloat64;
     case at::kBFloat16:
       return cpu::DType::kBFloat16;
+    case at::kHalf:
+      return cpu::DType::kFloat16;
     default:
       TORCH_CHECK_NOT_IMPLEMENTED(false, "\"", op, "\" not implemented for '", c10::toString(type), "'");
   }

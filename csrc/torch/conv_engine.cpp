@@ -111,7 +111,7 @@ at::Tensor empty_last(const at::Tensor& x, int64_t channels, int64_t height, int
 
 bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
   auto type = x.scalar_type();
-  bool has_kernels = type == at::kFloat || type == at::kDouble || type == at::kBFloat16;
+  bool has_kernels = type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;
   if (!has_kernels || weight.scalar_type() != type || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 || conv.stride.size() != 2 ||
       conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 || weight.numel() == 0) {
     return false;

@@ -1,4 +1,4 @@
-// The operators on CPU tensors. Activations are [N, C, H, W], float32, float64 or bfloat16, in
+// The operators on CPU tensors. Activations are [N, C, H, W], float32, float64, bfloat16 or float16, in
 // either memory format (others are copied into the one they resemble); `acc` is float64 for float64, else
 // float32. z(x; affine) = (x - mean) * scale + shift, affine = acc [4, C]: mean, scale, shift, invstd.
 #pragma once

@@ -56,28 +56,52 @@ def test_convolutions(problem, mode, dtype, isa):
     with engine.engine("always"):
         factor, ours = engine.factor(problem, DTYPES[dtype]), case.run(ops.get("cpu"))
     for a, b, c in zip(ours, case.run(reference), case.double().run(reference)):
-        # Sums of results rounded to bfloat16 are off by what each is, at random: √length of half its last bit.
+        # Sums of results rounded to 16 bits are off by what each is, at random: √length of half its last bit.
         largest = ours[0].abs().max().item()
         terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
-        rounded = dtype == "bfloat16" and c.dim() == 2
-        stored = 2**-8 * case.length**0.5 * terms / c.abs().max().item() if rounded else 0.0
+        rounded = DTYPES[dtype].itemsize == 2 and c.dim() == 2
+        stored = torch.finfo(DTYPES[dtype]).eps / 2 * case.length**0.5 * terms / c.abs().max().item() if rounded else 0.0
         assert_oracle(a, b, c, case.length, stored=stored, factor=factor)
 
 
-def test_bfloat16_rounds_as_torch_does(isa):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rounds_as_torch_does(dtype, isa):
     """All 65,536 values: ties to even, subnormals, overflow to infinity; a NaN stays one."""
-    x = torch.arange(-32768, 32768, dtype=torch.int16).view(torch.bfloat16).view(1, 64, 32, 32)
-    for scale in (1.0, 1 / 3, 1 + 2**-9, 3.0):
+    x = torch.arange(-32768, 32768, dtype=torch.int16).view(dtype).view(1, 64, 32, 32)
+    for scale in (1.0, 0.5, 1 / 3, 1 + 2**-9, 3.0):
         affine = torch.tensor([0.0, scale, 0.0, 1.0]).view(4, 1).repeat(1, 64)
         for memory_format in FORMATS.values():
             y = ops.get("cpu").bn_apply(x.contiguous(memory_format=memory_format), affine, False)
-            assert_bit_equal(y, (x.float() * scale).bfloat16())
+            assert_bit_equal(y, (x.float() * scale).to(dtype))
 
 
-def test_bfloat16_nan_survives_rounding(isa):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_any_float_rounds_as_torch_does(dtype, isa):
+    """Floats of every exponent: halfway between two numbers of the dtype, their neighbours, and bits at random."""
+    numbers = torch.arange(0, 32768, dtype=torch.int16).view(dtype).float()
+    numbers = numbers[numbers.isfinite()]
+    middle = ((numbers[1:].double() + numbers[:-1].double()) / 2).float()
+    up, down = (torch.nextafter(middle, torch.tensor(end)) for end in (torch.inf, 0.0))
+    last = numbers[-1] + (numbers[-1] - numbers[-2]) / 2  # from here on infinity
+    ends = torch.stack((last, torch.nextafter(last, torch.tensor(0.0)), torch.tensor(torch.finfo(torch.float32).max)))
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randint(-(2**31), 2**31, (2**18,), generator=generator).int().view(torch.float32)
+    values = torch.cat((numbers, middle, up, down, ends, random))
+    values = torch.cat((values, -values))
+    # One channel for each, whose affine map makes it of 0.
+    zero, one = torch.zeros_like(values), torch.ones_like(values)
+    affine = torch.stack((zero, zero, values, one))
+    for pixels in (1, 2):
+        x = torch.zeros(1, len(values), 1, pixels, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        y = ops.get("cpu").bn_apply(x, affine, False)
+        assert_bit_equal(y, values.to(dtype).view(1, -1, 1, 1).expand(y.shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_nan_survives_rounding(dtype, isa):
     """Rounding up the NaN of all ones would carry into the sign: -0."""
     affine = torch.tensor([[0x7FFFFFFF], [0x3F800000], [0], [0x3F800000]], dtype=torch.int32).view(torch.float32)
-    y = ops.get("cpu").bn_apply(torch.zeros(1, 1, 5, 9, dtype=torch.bfloat16), affine, False)
+    y = ops.get("cpu").bn_apply(torch.zeros(1, 1, 5, 9, dtype=dtype), affine, False)
     assert y.isnan().all()
 
 

@@ -26,6 +26,10 @@ template <>
 struct AccType<bfloat16> {
   using type = float;
 };
+template <>
+struct AccType<float16> {
+  using type = float;
+};
 template <typename T>
 using Acc = typename AccType<T>::type;
 
@@ -87,6 +91,64 @@ RF_INLINE void store(bfloat16* p, Vec<float, N> v) {
   Vec<uint16_t, N> half = __builtin_convertvector(v == v ? rounded : quiet, Vec<uint16_t, N>);
   __builtin_memcpy(p, &half, sizeof half);
 }
+
+#if RESNET_FUSED_VECTOR_BYTES > 16
+RF_INLINE Vec<float, 8> widen(Vec<uint16_t, 8> half) {
+  return _mm256_cvtph_ps((__m128i)half);
+}
+RF_INLINE Vec<uint16_t, 8> narrow(Vec<float, 8> v) {
+  return (Vec<uint16_t, 8>)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+}
+#if RESNET_FUSED_VECTOR_BYTES == 64  // masked with ones: of the others' undefined operands GCC 12 warns
+RF_INLINE Vec<float, 16> widen(Vec<uint16_t, 16> half) {
+  return _mm512_maskz_cvtph_ps(0xffff, (__m256i)half);
+}
+RF_INLINE Vec<uint16_t, 16> narrow(Vec<float, 16> v) {
+  return (Vec<uint16_t, 16>)_mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT);
+}
+#endif
+template <int N>
+RF_INLINE Vec<float, N> load(const float16* p) {
+  Vec<uint16_t, N < 8 ? 8 : N> half{};
+  __builtin_memcpy(&half, p, N * sizeof *p);
+  auto wide = widen(half);
+  Vec<float, N> v;
+  __builtin_memcpy(&v, &wide, sizeof v);
+  return v;
+}
+template <int N>
+RF_INLINE void store(float16* p, Vec<float, N> v) {
+  Vec<float, N < 8 ? 8 : N> wide{};
+  __builtin_memcpy(&wide, &v, sizeof v);
+  auto half = narrow(wide);
+  __builtin_memcpy(p, &half, N * sizeof *p);
+}
+#else
+template <int N>
+RF_INLINE Vec<float, N> load(const float16* p) {
+  Vec<uint16_t, N> half;
+  __builtin_memcpy(&half, p, sizeof half);
+  using Bits = Vec<uint32_t, N>;
+  Bits bits = __builtin_convertvector(half, Bits), magnitude = bits & 0x7fff;
+  // Subnormals count 2^-24, the last bit of 0.5. Infinities and NaNs keep the highest exponent.
+  Bits small = (Bits)((Vec<float, N>)(magnitude + 0x3f000000) - 0.5f);
+  Bits large = (magnitude << 13) + (magnitude < 0x7c00 ? Bits{} + (112 << 23) : Bits{} + (224 << 23));
+  return (Vec<float, N>)((magnitude < 0x400 ? small : large) | (bits & 0x8000) << 16);
+}
+// Rounds to nearest even: below 2^-14 as the sum with 0.5 does, from 65520 to infinity.
+template <int N>
+RF_INLINE void store(float16* p, Vec<float, N> v) {
+  using Bits = Vec<uint32_t, N>;
+  Bits bits = (Bits)v, magnitude = bits & 0x7fffffff;
+  Bits small = (Bits)((Vec<float, N>)magnitude + 0.5f) - 0x3f000000;
+  Bits large = ((magnitude + 0xfff + ((magnitude >> 13) & 1)) >> 13) - (112 << 10);
+  large = large < 0x7c00 ? large : Bits{} + 0x7c00;
+  Bits number = magnitude < (113 << 23) ? small : large;
+  Bits rounded = (v == v ? number : Bits{} + 0x7e00) | (bits >> 16 & 0x8000);
+  Vec<uint16_t, N> half = __builtin_convertvector(rounded, Vec<uint16_t, N>);
+  __builtin_memcpy(p, &half, sizeof half);
+}
+#endif
 
 // The value as memory of type T will hold it.
 template <typename T, int N, typename V>
