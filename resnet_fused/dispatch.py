@@ -12,7 +12,7 @@ from resnet_fused import _ext, backends
 
 AUTO = "auto"
 EAGER = "eager"
-CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class BackendUnavailable(RuntimeError):

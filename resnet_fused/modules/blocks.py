@@ -44,7 +44,7 @@ class _TorchvisionBlock(FusedModule):
 class BasicBlock(_TorchvisionBlock, tv.BasicBlock):
     """torchvision.models.resnet.BasicBlock, fused: out = relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
 
-    x: [N, inplanes, H, W] float32, float64 or bfloat16 → [N, planes, H/stride, W/stride]; shortcut: x, or
+    x: [N, inplanes, H, W] float32, float64, bfloat16 or float16 → [N, planes, H/stride, W/stride]; shortcut: x, or
     `downsample`. Errors are eager's. He et al. 2016 (Deep Residual Learning), figure 5, left.
     """
 
@@ -74,8 +74,8 @@ class BasicBlock(_TorchvisionBlock, tv.BasicBlock):
 class Bottleneck(_TorchvisionBlock, tv.Bottleneck):
     """torchvision.models.resnet.Bottleneck, fused: 1×1 reduce, 3×3 (with the stride), 1×1 expand, and the shortcut.
 
-    x: [N, inplanes, H, W] float32, float64 or bfloat16 → [N, 4·planes, H/stride, W/stride]. Errors are eager's.
-    He et al. 2016 (Deep Residual Learning), figure 5, right.
+    x: [N, inplanes, H, W] float32, float64, bfloat16 or float16 → [N, 4·planes, H/stride, W/stride]. Errors are
+    eager's. He et al. 2016 (Deep Residual Learning), figure 5, right.
     """
 
     expansion: int = 4

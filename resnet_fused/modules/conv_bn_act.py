@@ -11,8 +11,8 @@ from resnet_fused.modules.members import ConvBN, Members, Obstacle
 class ConvBNAct(FusedModule):
     """relu(bn(conv(x))), or bn(conv(x)) with relu=False, as one unit; children conv, bn and act.
 
-    x: [N, in_channels, H, W] float32, float64 or bfloat16 → [N, out_channels, P, Q], with the padding that keeps H
-    and W at stride 1 unless given. Errors are eager's. Ioffe & Szegedy 2015 (Batch Normalization), section 3.2.
+    x: [N, in_channels, H, W] float32, float64, bfloat16 or float16 → [N, out_channels, P, Q], with the padding that
+    keeps H and W at stride 1 unless given. Errors are eager's. Ioffe & Szegedy 2015 (Batch Normalization), section 3.2.
     """
 
     def __init__(

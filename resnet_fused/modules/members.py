@@ -128,7 +128,8 @@ def _check_pair(shape: _Shape, x: Tensor, weight: Tensor, pair: ConvBN) -> _Shap
         raise Obstacle("a weight is of another type, dtype or device than the input")
     if shape.channels != weight.shape[1] * conv.groups:
         raise Obstacle("the input's channels are not the convolution's")
-    dtypes = (dtype, torch.float32) if dtype == torch.bfloat16 else (dtype,)
+    mixed = dtype in (torch.bfloat16, torch.float16) and type(bn) is not FrozenBatchNorm2d  # its products are float32
+    dtypes = (dtype, torch.float32) if mixed else (dtype,)
     for vector in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
         if vector is None:
             continue
