@@ -3,11 +3,15 @@
 import functools
 from typing import NamedTuple
 
+import pytest
 import torch
 from problems import ConvProblem
 
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# float16 is bfloat16 but for its loads and stores, at which csrc/test_isas.py looks every day.
+DTYPES_EVERYDAY = [pytest.param(name, marks=pytest.mark.slow if name == "float16" else ()) for name in DTYPES]
+HALVES_EVERYDAY = [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 
 
 class Case(NamedTuple):

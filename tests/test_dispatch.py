@@ -21,7 +21,7 @@ def test_auto_takes_the_cpu_kernels(dtype):
 @pytest.mark.parametrize(
     "device, dtype, unavailable, words",
     [
-        ("cpu", torch.float16, BUILT, "take float32, float64, bfloat16, not float16"),
+        ("cpu", torch.float8_e5m2, BUILT, "take float32, float64, bfloat16, float16, not float8_e5m2"),
         ("cpu", torch.complex64, BUILT, "not complex64"),
         ("cpu", torch.float32, NOT_BUILT, "the extension is not built: build it"),
         ("mps", torch.float32, BUILT, "'mps'"),
@@ -90,9 +90,9 @@ def test_the_context_restores():
 
 @pytest.mark.parametrize("name", ["cpu", "triton", "cuda"])
 def test_forcing_what_cannot_serve_raises(name):
-    module = resnet_fused.ConvBNAct(3, 4).half()
+    module = resnet_fused.ConvBNAct(3, 4).to(torch.float8_e5m2)
     with resnet_fused.backend(name), pytest.raises(BackendUnavailable, match="cannot serve"):
-        module(torch.randn(2, 3, 5, 5).half())
+        module(torch.randn(2, 3, 5, 5).to(torch.float8_e5m2))
 
 
 def test_modules_run_what_was_asked_for():

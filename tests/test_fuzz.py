@@ -13,7 +13,7 @@ from torch import nn
 import resnet_fused
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # No ReLU argument comes nearer to 0 than that where gradients are compared: ten times what float32 sums of some
 # hundred terms err, amplified by a standard deviation of at least 0.1.
 MARGINS = {torch.float64: 1e-9, torch.float32: 1e-4}

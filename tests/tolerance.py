@@ -21,7 +21,7 @@ def assert_oracle(ours, theirs, truth, length, name="", terms=0.0, stored=0.0, f
     """max|ours − truth| <= factor·max|theirs − truth| + atol, theirs being the reference's result in the same dtype.
 
     atol = (4·√length·eps + stored)·max(max|truth|, terms): rounding errors of a sum of `length` terms grow as its
-    square root; 4 covers the few roundings around it; eps is the accumulation dtype's, so a result rounded to bfloat16
+    square root; 4 covers the few roundings around it; eps is the accumulation dtype's, so a result rounded to 16 bits
     gets no more than that. `terms` is the size of the terms where a sum may cancel to nothing. `stored` is for whole
     modules, see stored_rounding.
     """
@@ -36,29 +36,29 @@ def assert_oracle(ours, theirs, truth, length, name="", terms=0.0, stored=0.0, f
 
 
 def stored_rounding(dtype, truth, pixels):
-    """Relative error that intermediates stored in bfloat16 leave in a module's result, 0 for other dtypes.
+    """Relative error that intermediates stored in 16 bits leave in a module's result, 0 for other dtypes.
 
     Ours and eager's intermediates are rounded at different places (a frozen batch norm scales a weight's gradient
     after its sum, eager before), and the largest error of few elements is itself random. One rounding, eps/2; in a
     sum over pixels, as a vector parameter's gradient is, √pixels of them, whose terms may cancel.
     """
-    if dtype != torch.bfloat16:
+    if dtype.itemsize != 2:
         return 0.0
     return torch.finfo(dtype).eps / 2 * (math.sqrt(pixels) if truth.dim() == 1 else 1)
 
 
 def rounded_terms(case, result, truth):
-    """Error, relative to `truth`, of a convolution's statistics or sums where its result is rounded to bfloat16.
+    """Error, relative to `truth`, of a convolution's statistics or sums where its result is rounded to 16 bits.
 
     Ours and the reference round at different places, so that the results differ by a last bit here and there; of each
     term that is eps/2 at most, and random: √length of them.
     """
-    if result.dtype != torch.bfloat16 or not case.operator.startswith("conv_") or truth.dim() != 2:
+    if result.dtype.itemsize != 2 or not case.operator.startswith("conv_") or truth.dim() != 2:
         return 0.0
     largest = result.abs().max().item()
     terms = 2 * largest**2 if case.operator == "conv_fprop" else largest
     relative = terms / max(truth.abs().max().item(), 1e-30)
-    return torch.finfo(torch.bfloat16).eps / 2 * case.length**0.5 * relative
+    return torch.finfo(result.dtype).eps / 2 * case.length**0.5 * relative
 
 
 def pool_gap(z):

@@ -1,10 +1,10 @@
-"""Whole modules in float32 and bfloat16: outputs, gradients, running statistics, by the oracle bound against eager."""
+"""Whole modules in float32, bfloat16 and float16: outputs, gradients, running statistics, by the oracle bound against eager."""
 
 import copy
 
 import pytest
 import torch
-from operator_cases import FORMATS
+from operator_cases import FORMATS, HALVES_EVERYDAY
 from problems import BLOCKS
 from tolerance import assert_oracle, max_error, stored_rounding
 from torch import nn
@@ -22,7 +22,7 @@ PROBLEMS = {p.id: p for p in BLOCKS}
 # float32 errors of these sums are some 1e-6; no ReLU argument comes nearer to 0 than ten times that.
 FLOAT32_MARGIN = 1e-5
 # bfloat16 rounds z to about 2^-8·|z|, a few of them add up; channels are kept wholly on or off (see _separate).
-BFLOAT16_MARGIN = 0.25
+HALF_MARGIN = 0.25
 
 
 def _make(problem, training):
@@ -80,10 +80,10 @@ def _draw(problem, training, margin, scale=1.0, prepare=lambda module: None, dty
     raise AssertionError("no draw keeps clear of the kinks")
 
 
-def _run(module, x, backend, autocast=False):
+def _run(module, x, backend, autocast=None):
     leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     with resnet_fused.backend(backend), resnet_fused.modules.record() as records:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
             out = module(leaf)
     assert all(r.backend == (None if backend == "eager" else backend) for r in records)
     cotangent = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).mul(7).cos().view(out.shape)
@@ -128,17 +128,18 @@ def test_float64(name, training, layout):
         assert max_error(ours[key], theirs[key]) <= 1e-10 * scale, key
 
 
-@pytest.mark.parametrize("style", ["bfloat16()", "autocast"])
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
+@pytest.mark.parametrize("style", ["converted", "autocast"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_bfloat16(name, training, style):
-    module, x = _draw(PROBLEMS[name], training, BFLOAT16_MARGIN, 0.3, _separate, torch.bfloat16)
+def test_16_bits(name, training, style, half):
+    module, x = _draw(PROBLEMS[name], training, HALF_MARGIN, 0.3, _separate, half)
     x = x.contiguous(memory_format=torch.channels_last)
     truth = _run(copy.deepcopy(module), x, "eager")
-    dtype, autocast = (torch.bfloat16, False) if style == "bfloat16()" else (torch.float32, True)
+    dtype, autocast = (half, None) if style == "converted" else (torch.float32, half)
     lower = [copy.deepcopy(module).to(dtype) for _ in range(2)]
     ours = _run(lower[0], x.to(dtype), "cpu", autocast)
     theirs = _run(lower[1], x.to(dtype), "eager", autocast)
     for key in truth:
-        stored = stored_rounding(torch.bfloat16, truth[key], x.numel() // x.shape[1])
+        stored = stored_rounding(half, truth[key], x.numel() // x.shape[1])
         assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key, stored=stored)

@@ -16,13 +16,13 @@ PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.ma
 
 
 @pytest.mark.parametrize("mode", EXACT)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_integers(problem, layout, dtype, mode):
     case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
-    # The library's bfloat16 convolutions read and write what is rounded, float64's do not: there the reference judges.
-    intermediate = dtype == "bfloat16" and case.operator.startswith("conv_")
+    # The library's 16-bit convolutions read and write what is rounded, float64's do not: there the reference judges.
+    intermediate = DTYPES[dtype].itemsize == 2 and case.operator.startswith("conv_")
     with engine.winograd(False), engine.engine("never" if intermediate else "auto"):  # Winograd's transforms round
         ours = case.run(ops.get("cpu"))
     theirs = case.run(ops.get("reference"))
@@ -40,10 +40,11 @@ def test_integers(problem, layout, dtype, mode):
 
 @pytest.mark.parametrize("mode", ["fprop", "fprop_prologue_linear", "backward_bn", "backward_dw"])
 @pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_bfloat16_convolution_rounds_once(problem, layout, mode):
+def test_16_bit_convolution_rounds_once(problem, dtype, layout, mode):
     """The engine's own: what a prologue makes of its operands is not rounded."""
-    case = make_case(mode, problem, torch.bfloat16, FORMATS[layout], integer=True)
+    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
     with engine.winograd(False), engine.engine("always"):
         ours = case.run(ops.get("cpu"))
     for a, b in zip(ours, case.double().run(ops.get("reference"))):
@@ -53,7 +54,7 @@ def test_bfloat16_convolution_rounds_once(problem, layout, mode):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_constant_channels_have_no_variance(layout, dtype):
-    values = torch.tensor([0.0, 1000.0, -3.0, 2.0**-20, 12345.0 if dtype != "bfloat16" else 12288.0])
+    values = torch.tensor([0.0, 1000.0, -3.0, 2.0**-20, 12345.0 if DTYPES[dtype].itemsize > 2 else 12288.0])
     x = values.to(DTYPES[dtype]).view(1, -1, 1, 1).expand(3, 5, 7, 9).contiguous(memory_format=FORMATS[layout])
     mean, m2 = ops.get("cpu").bn_statistics(x)
     # Partial means are merged in float64: rounded to float32 they are exact, in float64 off by its last bits.

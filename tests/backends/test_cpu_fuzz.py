@@ -100,13 +100,13 @@ def _check(problem, setting):
     with engine.winograd(setting.winograd), engine.threads(setting.threads):
         factor = engine.factor(problem, dtype)
         ours = case.run(ops.get("cpu"))
-    rounded = setting.dtype == "bfloat16"
-    # oneDNN crashes on some dilated convolutions of bfloat16; without it torch has loops of its own.
+    rounded = dtype.itemsize == 2
+    # oneDNN crashes on some dilated convolutions in 16 bits; without it torch has loops of its own.
     with torch.backends.mkldnn.flags(enabled=False) if rounded else nullcontext():
         theirs = case.run(reference)
     truth = case.double().run(reference)
     # A few numbers may all cancel to nothing, and the largest error among few is itself random: errors are compared
-    # with the terms, which are of size 1. In bfloat16 an intermediate sum is rounded, of √length such terms.
+    # with the terms, which are of size 1. In 16 bits an intermediate sum is rounded, of √length such terms.
     terms = case.length**0.5 if rounded else 1.0
     for i, (a, b, c) in enumerate(zip(ours, theirs, truth)):
         stored = max(rounded_terms(case, ours[0], c), torch.finfo(dtype).eps / 2) if rounded else 0.0

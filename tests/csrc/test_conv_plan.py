@@ -35,6 +35,8 @@ LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
         ({"dtype": "bfloat16"}, "winograd"),
         ({"dtype": "bfloat16", "stride": 2}, "library"),
         ({"dtype": "bfloat16", "stride": 2, "native_bf16": False}, "direct"),
+        ({"dtype": "float16"}, "winograd"),
+        ({"dtype": "float16", "stride": 2}, "direct"),
         ({"weight": [64, 1, 3, 3], "groups": 64}, "library"),
         ({"input": [16, 128, 56, 56], "weight": [128, 32, 3, 3], "groups": 4}, "direct"),
         ({"isa": "portable"}, "library"),
@@ -98,8 +100,8 @@ def test_sizes_that_are_none(arguments):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown dtype 'float16'"):
-        _algorithm(**LAYER, dtype="float16")
+    with pytest.raises(ValueError, match="unknown dtype 'float8'"):
+        _algorithm(**LAYER, dtype="float8")
     with pytest.raises(ValueError, match="unknown ISA 'sse'"):
         _algorithm(**LAYER, isa="sse")
 

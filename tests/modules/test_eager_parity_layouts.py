@@ -3,6 +3,7 @@
 import pytest
 import torch
 from eager_pairs import BLOCKS, KINDS, compare, image, pair, step
+from operator_cases import HALVES_EVERYDAY
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -137,7 +138,7 @@ def test_layouts_of_the_weights(layout):
     compare(lambda module: step(module, image("bottleneck_projection")), modules)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("dtype", (torch.float32, *HALVES_EVERYDAY), ids=str)
 @pytest.mark.parametrize("layout", (unaligned, unaligned_channels_last, sliced), ids=lambda f: f.__name__)
 def test_unaligned_input_in_vector_lanes(layout, dtype):
     """The same kernel on the same numbers at an unaligned address: bit-equal results."""

@@ -15,6 +15,7 @@ from eager_pairs import (
     randomize,
     step,
 )
+from operator_cases import HALVES_EVERYDAY
 from torch import nn
 
 import resnet_fused
@@ -267,10 +268,11 @@ def test_float32_statistics_of_a_large_mean():
     assert (ours - exact).abs().max() <= 2 * max((eager - exact).abs().max(), 4.9e-4)
 
 
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_module_in_bfloat16(kind):
+def test_whole_module_in_16_bits(kind, half):
     """model.bfloat16(): running statistics bfloat16, counter int64; as near to float64 as eager is."""
-    x = image(kind, batch=4, size=8, dtype=torch.bfloat16)
+    x = image(kind, batch=4, size=8, dtype=half)
 
     def action(module, dtype):
         result = step(module, x.to(dtype), lambda y: torch.ones_like(y))
@@ -278,35 +280,39 @@ def test_whole_module_in_bfloat16(kind):
         assert batch_norms(module)[0].num_batches_tracked.dtype == torch.int64
         return result["y"], result["buffers"]
 
-    ours, theirs, scales = errors_against_float64(action, kind, torch.bfloat16)
+    ours, theirs, scales = errors_against_float64(action, kind, half)
     for error, eagers, scale in zip(ours, theirs, scales):
-        assert error <= 2 * eagers + 2**-8 * scale, (ours, theirs)  # one bfloat16 rounding beside twice eager's error
+        # One rounding beside twice eager's error.
+        assert error <= 2 * eagers + torch.finfo(half).eps / 2 * scale, (ours, theirs)
 
 
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", (True, False))
-def test_cpu_autocast(kind, training):
+def test_cpu_autocast(kind, training, half):
     """The same dtypes as eager for y and every gradient, and as near to float64 as eager is."""
     x = image(kind, batch=4, size=8)
 
     def action(module, dtype):
         module.train(training)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+        with torch.autocast("cpu", half, enabled=dtype == torch.float32):
             y = module(x.to(dtype).requires_grad_())
         y = y.float() if dtype == torch.float32 else y
         return y.detach(), buffers(module)
 
     ours, theirs, scales = errors_against_float64(action, kind, torch.float32)
     for error, eagers, scale in zip(ours, theirs, scales):
-        assert error <= 2 * eagers + 2**-8 * scale, (ours, theirs)  # one bfloat16 rounding beside twice eager's error
+        # One rounding beside twice eager's error.
+        assert error <= 2 * eagers + torch.finfo(half).eps / 2 * scale, (ours, theirs)
 
 
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("x_dtype", (torch.float32, torch.bfloat16))
-def test_cpu_autocast_dtypes(kind, x_dtype):
+@pytest.mark.parametrize("is_half", (False, True))
+def test_cpu_autocast_dtypes(kind, is_half, half):
     def dtypes(module):
-        with torch.autocast("cpu", torch.bfloat16):
-            result = step(module, image(kind, x_dtype), lambda y: torch.ones_like(y))
+        with torch.autocast("cpu", half):
+            result = step(module, image(kind, half if is_half else torch.float32), lambda y: torch.ones_like(y))
         return [str(t.dtype) for t in (result["y"], result["dx"], *result["dp"], *result["buffers"].values())]
 
     eager, fused = pair(kind, torch.float32)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from eager_pairs import assert_same, batch_norms, buffers, compare, outcome, randomize, step
+from operator_cases import HALVES_EVERYDAY
 from torch import nn
 
 import resnet_fused
@@ -102,20 +103,22 @@ def test_textbook_longer_chains_are_fused():
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("x_dtype", (torch.float32, torch.bfloat16))
-def test_textbook_autocast_dtypes(name, x_dtype):
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
+@pytest.mark.parametrize("is_half", (False, True))
+def test_textbook_autocast_dtypes(name, is_half, half):
     """bfloat16 + float32 is float32: a textbook block whose shortcut is x itself gives the dtype of that sum."""
+    x_dtype = half if is_half else torch.float32
 
     def action(module):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", half):
             return module(image(x_dtype))
 
     eager, fused = textbook_pair(name, torch.float32)
     ours, theirs = action(fused), action(eager)
     assert ours.dtype == theirs.dtype
     assert (theirs.dtype == torch.float32) == (x_dtype == torch.float32 and len(fused.shortcut) == 0)
-    # Up to four bfloat16 roundings between x and y, half an ulp (2^-9) each, of values up to 8.
-    assert (ours.float() - theirs.float()).abs().max() <= 4 * 8 * 2**-9
+    # Up to four roundings between x and y, of values up to 8: half an ulp each, eps / 4 of the next power of two.
+    assert (ours.float() - theirs.float()).abs().max() <= 4 * 8 * torch.finfo(half).eps / 4
 
 
 def test_textbook_errors():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_cases import FORMATS, MODES, make_case
+from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
 from torch._subclasses import FakeTensorMode
 
@@ -47,7 +47,7 @@ def _description(tensor):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", _problems(FAKE_EVERYDAY))
 def test_fake_results_are_described_as_real_ones(problem, layout, mode):
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    for dtype in DTYPES.values():
         case = make_case(mode, problem, dtype, FORMATS[layout])
         real = case.run(ops.get("cpu"))
         with FakeTensorMode() as fake_mode:

@@ -124,6 +124,22 @@ DType acc_of(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
+// Of a multiple of 1/8 between -1 and 1.
+uint16_t half_bits(double value) {
+  int exponent;
+  double fraction = std::frexp(std::fabs(value), &exponent);
+  int sign = std::signbit(value) ? 0x8000 : 0;
+  return value == 0 ? sign : sign | ((exponent + 14) << 10) | static_cast<int>((2 * fraction - 1) * 1024);
+}
+
+double half_value(uint16_t bits) {
+  int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  double size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                : exponent    ? std::ldexp(1024 + mantissa, exponent - 25)
+                              : std::ldexp(mantissa, -24);
+  return bits & 0x8000 ? -size : size;
+}
+
 std::mt19937 random_engine;
 
 // Multiples of 1/8 between -1 and 1, exact in every type; aligned to an element only.
@@ -136,6 +152,8 @@ Buffer random_buffer(DType dtype, int64_t count) {
       static_cast<double*>(b.data())[i] = value;
     } else if (dtype == DType::kFloat32) {
       static_cast<float*>(b.data())[i] = single;
+    } else if (dtype == DType::kFloat16) {
+      static_cast<uint16_t*>(b.data())[i] = half_bits(value);
     } else {
       uint32_t bits;
       std::memcpy(&bits, &single, 4);
@@ -152,7 +170,11 @@ double value(DType dtype, const Buffer& b, int64_t i) {
   if (dtype == DType::kFloat32) {
     return static_cast<float*>(b.data())[i];
   }
-  uint32_t bits = static_cast<uint32_t>(static_cast<uint16_t*>(b.data())[i]) << 16;
+  uint16_t half = static_cast<uint16_t*>(b.data())[i];
+  if (dtype == DType::kFloat16) {
+    return half_value(half);
+  }
+  uint32_t bits = static_cast<uint32_t>(half) << 16;
   float single;
   std::memcpy(&single, &bits, 4);
   return single;
@@ -213,8 +235,8 @@ void expect_close(const char* what, DType dtype, const Buffer& ours, const std::
     worst = error >= 0 ? std::max(worst, error) : INFINITY;
   }
   // Sums of at most 9,400 terms of size 1/4 on average: float32 and Winograd round in the fourth decimal of sums of some
-  // hundred; bfloat16 to 1/512 of them.
-  double bound = dtype == DType::kFloat64 ? 1e-11 : dtype == DType::kFloat32 ? 2e-3 : 2.0;
+  // hundred; bfloat16 to 1/512 of them, float16 to 1/4096.
+  double bound = dtype == DType::kFloat64 ? 1e-11 : dtype == DType::kFloat32 ? 2e-3 : dtype == DType::kFloat16 ? 0.25 : 2.0;
   if (!(worst <= bound)) {
     fail(std::string(what) + " is off by " + std::to_string(worst));
   }
@@ -508,7 +530,7 @@ int main(int argc, char** argv) {
   set_engine(Engine::kAlways);
   std::set<std::string> plans;
   int runs = 0, index = 0;
-  constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat64, DType::kBFloat16};
+  constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16};
   std::vector<const char*> isas;
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     Isa which = std::string(isa) == "avx512" ? Isa::kAvx512 : std::string(isa) == "avx2" ? Isa::kAvx2 : Isa::kPortable;
