@@ -1,7 +1,10 @@
 """Numbers, statistics and settings: one training step of eager's block and of ours, everything compared."""
 
+import copy
+
 import pytest
 import torch
+import torchvision
 from eager_pairs import (
     BLOCKS,
     KINDS,
@@ -320,3 +323,21 @@ def test_cpu_autocast_dtypes(kind, is_half, half):
         ours = dtypes(fused)
     assert records[0].backend == "cpu"
     assert ours == dtypes(eager)
+
+
+@pytest.mark.parametrize("half", HALVES_EVERYDAY, ids=str)
+def test_frozen_batch_norms_of_float32_promote(half):
+    """FrozenBatchNorm2d multiplies by its buffers: under autocast float32 comes out, where nn.BatchNorm2d keeps 16 bits."""
+    eager = torchvision.models.resnet.BasicBlock(8, 8, norm_layer=torchvision.ops.FrozenBatchNorm2d)
+    x = image(dtype=torch.float32)
+
+    def action(module):
+        with torch.autocast("cpu", half):
+            return module(x)
+
+    y = compare(action, (eager, resnet_fused.fuse(copy.deepcopy(eager))), runs=None)
+    assert y.dtype == torch.float32
+    converted = resnet_fused.fuse(copy.deepcopy(eager)).to(half)
+    with record() as records:
+        assert converted(x.to(half)).dtype == half
+    assert records[0].backend == "cpu"
