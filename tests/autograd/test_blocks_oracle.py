@@ -1,4 +1,4 @@
-"""Whole modules in float32, bfloat16 and float16: outputs, gradients, running statistics, by the oracle bound against eager."""
+"""Whole modules in float32 and in 16 bits: outputs, gradients, running statistics, by the oracle bound against eager."""
 
 import copy
 
