@@ -80,6 +80,7 @@ DIRECT = (
     _conv("7x1", 2, 33, (11, 4), 16, (7, 1)),
     _conv("1x7", 2, 16, (4, 11), 33, (1, 7)),
     _conv("narrow", 5, 20, (9, 3), 18, 3, stride=(2, 1)),  # two lines of pixels to a tile
+    _conv("deep_narrow", 5, 400, (9, 3), 40, 3, stride=(2, 1)),  # the same, summed in chunks
     _conv("one_column", 3, 16, (15, 1), 16, 3),
     _conv("folded_15", 2, 15, (9, 10), 20, 3),
     _conv("folded_5x5_s2", 2, 4, (14, 15), 36, 5, stride=2),
