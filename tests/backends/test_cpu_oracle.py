@@ -28,7 +28,10 @@ def test_against_float64(problem, layout, dtype, mode):
             assert_bit_equal(a, b)
         else:
             factor = engine.factor(problem, DTYPES[dtype]) if case.operator.startswith(("conv_", "frozen_chain")) else 2
-            assert_oracle(a, b, c, case.length, f"result {i}", stored=rounded_terms(case, ours[0], c), factor=factor)
+            # A channel's gradients may cancel, whatever order they are summed in.
+            terms = case.arguments[0].abs().max().item() if "backward_reduce" in case.operator else 0.0
+            stored = rounded_terms(case, ours[0], c)
+            assert_oracle(a, b, c, case.length, f"result {i}", terms=terms, stored=stored, factor=factor)
 
 
 @pytest.mark.parametrize("mode", MODES)
