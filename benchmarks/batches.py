@@ -8,7 +8,6 @@ At each batch size the contenders take turns in one process; a speed-up is the m
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 import sys
 import time
@@ -18,15 +17,15 @@ import torch
 import torchvision
 
 import resnet_fused
+from commands import FEWEST, MOST, add_options, execute, svg_text
 from resnet_fused.bench import environment
 from resnet_fused.bench.charts import COLOURS
-from resnet_fused.bench.requirements import MissingPackage, require
-from resnet_fused.bench.result import to_json, write_atomically
+from resnet_fused.bench.requirements import require
 from resnet_fused.cli.bench import positive
 from turns import faster, speedup, summary, take_turns, warm_up
 
+PURPOSE = "the chart of batch sizes"
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
-FEWEST, MOST = 3, 15  # rounds
 
 
 def training_step(model: torch.nn.Module, images: torch.Tensor) -> Callable[[], None]:
@@ -84,8 +83,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def svg(result: dict[str, Any]) -> str:
-    matplotlib = require("matplotlib", "matplotlib", "the chart of batch sizes")
-    figure = require("matplotlib.figure", "matplotlib", "the chart of batch sizes").Figure(
+    figure = require("matplotlib.figure", "matplotlib", PURPOSE).Figure(
         figsize=(6, 3.5), layout="constrained"
     )
     axes = figure.subplots()
@@ -104,10 +102,7 @@ def svg(result: dict[str, Any]) -> str:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "resnet_fused", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return svg_text(figure, PURPOSE)
 
 
 def command(options: argparse.Namespace) -> str:
@@ -145,24 +140,8 @@ def main(arguments: Sequence[str]) -> int:
     option("--mode", choices=["train", "infer"], default="infer", help="(default: %(default)s)")
     option("--batch", type=positive, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N", help="(default: 1 … 64)")
     option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
-    option("--budget", type=positive, default=120, metavar="SECONDS",
-           help=f"at least {FEWEST} rounds are run all the same (default: %(default)s)")  # fmt: skip
-    option("--rounds", type=positive, metavar="R", help="so many, whatever the budget")
-    option("--threads", type=positive, default=environment.cpu_count(), metavar="T", help="(default: %(default)s)")
-    option("--json", metavar="FILE", help="write the result as JSON")
-    option("--plot", metavar="FILE.svg", help="write a chart")
-    options = parser.parse_args(arguments)
-    try:
-        result = run(options)
-        show(result)
-        if options.json:
-            write_atomically(options.json, to_json(result))
-        if options.plot:
-            write_atomically(options.plot, svg(result))
-    except MissingPackage as error:
-        print(f"batches.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    add_options(parser, budget=120, chart="")
+    return execute(parser.parse_args(arguments), "batches.py", run, show, svg)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any, Sequence
 
+from commands import svg_text
 from resnet_fused.bench.charts import COLOURS
 from resnet_fused.bench.requirements import require
 
@@ -16,7 +16,6 @@ def svg(rows: Sequence[dict[str, Any]], passes: Sequence[str]) -> str:
 
     Peaks count the direct sum's operations, so that Winograd's may pass the line at 1.
     """
-    matplotlib = require("matplotlib", "matplotlib", PURPOSE)
     names = list(dict.fromkeys(row["layer"] for row in rows))
     figure = require("matplotlib.figure", "matplotlib", PURPOSE).Figure(
         figsize=(14, 0.3 * len(names) + 1.2), layout="constrained"
@@ -43,7 +42,4 @@ def svg(rows: Sequence[dict[str, Any]], passes: Sequence[str]) -> str:
     figure.axes[0].set_ylim(len(names) - 0.4, -0.6)
     legend = zip(*sorted(zip(*figure.axes[0].get_legend_handles_labels()), key=lambda pair: pair[1]))
     figure.legend(*legend, loc="outside lower center", ncols=3, frameon=False)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "resnet_fused", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return svg_text(figure, PURPOSE)

@@ -17,16 +17,15 @@ from typing import Any, Iterable, Sequence
 
 import torch
 
+from commands import FEWEST, MOST, add_options, execute
 from convolutions import LAYERS, LAYOUTS, MODELS, PASSES, Layer, Work, algorithms, running
 from layer_chart import svg
 from resnet_fused import _cpu
 from resnet_fused.bench import environment
-from resnet_fused.bench.requirements import MissingPackage, require
-from resnet_fused.bench.result import to_json, write_atomically
+from resnet_fused.bench.requirements import require
 from resnet_fused.cli.bench import positive
 from turns import copy_bandwidth, faster, speedup, summary, take_turns, warm_up
 
-FEWEST, MOST = 3, 15  # rounds
 DISTURBED = 0.9  # of the FMA peak: an idle machine repeats it within a few percent
 MODES = {"train": ("fprop", "dgrad", "wgrad"), "infer": ("infer",)}
 
@@ -181,25 +180,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     option = parser.add_argument
     option("--batch", type=positive, default=16, metavar="N", help="images (default: %(default)s)")
-    option("--budget", type=positive, default=300, metavar="SECONDS",
-           help=f"at least {FEWEST} rounds are run all the same (default: %(default)s)")  # fmt: skip
-    option("--rounds", type=positive, metavar="R", help="so many, whatever the budget")
-    option("--threads", type=positive, default=environment.cpu_count(), metavar="T", help="(default: %(default)s)")
     option("--layers", default="", metavar="TEXT", help="only layers whose name contains it, such as 3x3/1 or 64-64@56")
-    option("--json", metavar="FILE", help="write the result as JSON")
-    option("--plot", metavar="FILE.svg", help="write a chart of the fractions of the FMA peak")
-    options = parser.parse_args(arguments)
-    try:
-        result = run(options)
-        show(result)
-        if options.json:
-            write_atomically(options.json, to_json(result))
-        if options.plot:
-            write_atomically(options.plot, svg(result["rows"], PASSES))
-    except MissingPackage as error:
-        print(f"layers.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    add_options(parser, budget=300, chart=" of the fractions of the FMA peak")
+    return execute(parser.parse_args(arguments), "layers.py", run, show, lambda result: svg(result["rows"], PASSES))
 
 
 if __name__ == "__main__":
