@@ -132,3 +132,11 @@ def test_backends_by_name(name, backend):
     assert records[0].backend == {"auto": "cpu", "eager": None}.get(backend, backend)
     assert_same(ours, step(eager, x))
     assert_same(buffers(fused), buffers(eager))
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "graph"])
+def test_inference_runs_a_block_in_one_call(grad):
+    block, x = resnet_fused.BasicBlock(4, 4).eval(), torch.randn(2, 4, 6, 6)
+    with torch.set_grad_enabled(grad), torch.profiler.profile() as profile:
+        block(x)
+    assert ("resnet_fused::frozen_chain" in {event.key for event in profile.key_averages()}) is not grad
