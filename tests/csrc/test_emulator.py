@@ -54,3 +54,20 @@ def test_last_block_finishes(elementwise, schedule):
     x, total, finished = torch.randint(-8, 9, (1000,)).float(), torch.zeros(1), torch.zeros(1, dtype=torch.int32)
     assert elementwise.functions.launch_total(_pointer(x), _pointer(total), _pointer(finished), 1000) == 0
     assert total.item() == 2 * x.sum().item() and finished.item() == 0  # exact: small integers
+
+
+@pytest.fixture(scope="session")
+def matmul():
+    return _load("matmul")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=["f16", "bf16", "tf32"])
+@pytest.mark.parametrize("m, n, k", [(32, 32, 32), (64, 32, 160)])
+def test_matmul(matmul, schedule, dtype, m, n, k):
+    matmul.set_schedule(*schedule)
+    a, b = (torch.randint(-8, 9, (rows, k)).to(dtype) for rows in (m, n))
+    c = torch.full((m, n), torch.nan)
+    kind = [torch.float16, torch.bfloat16, torch.float32].index(dtype)
+    status = matmul.functions.launch_matmul(kind, _pointer(a), _pointer(b), _pointer(c), m, n, k)
+    assert (status, matmul.last_error()) == (0, None)
+    assert torch.equal(c, a.float() @ b.float().T)  # exact: small integers
