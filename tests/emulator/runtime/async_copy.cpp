@@ -1,4 +1,7 @@
 // cp.async. Until a copy lands, its destination is poisoned; it lands at a random time, or as late as its wait allows.
+//
+// For ThreadSanitizer a copy is made at once, by a thread that stands for its group: started by the lane, and joined by it
+// when it waits for the group. Whoever reads the destination without that is in a race with the copy.
 #include <string.h>
 
 #include "scheduler.h"
@@ -28,11 +31,52 @@ void land_groups(AsyncCopies& copies, u32 end) {
   copies.pending.resize(kept);
 }
 
+#ifdef EMULATOR_THREAD
+constexpr bool kThreads = true;
+#else
+constexpr bool kThreads = false;
+#endif
+
+void copy_by_thread(LaneState& lane, const AsyncCopy& copy) {
+  auto& threads = lane.copies.threads;
+  if (threads.empty() || threads.back()->group != copy.group) {
+    threads.push_back(std::make_unique<CopyThread>());
+    threads.back()->group = copy.group;
+    start_shadow(threads.back()->fiber);
+  }
+  CopyThread& thread = *threads.back();
+  released(lane.fiber, &thread.start);
+  acquired(thread.fiber, &thread.start);
+  enter(thread.fiber);
+  copy_bytes(copy.to, copy.from, copy.bytes, copy.source_bytes);
+  leave(lane.fiber);
+}
+
+void join_threads(LaneState& lane, u32 end) {
+  auto& threads = lane.copies.threads;
+  while (!threads.empty() && threads.front()->group < end) {
+    CopyThread& thread = *threads.front();
+    released(thread.fiber, &thread.end);
+    acquired(lane.fiber, &thread.end);
+    end_shadow(thread.fiber);
+    threads.erase(threads.begin());
+  }
+}
+
+void wait_before(LaneState& lane, u32 end) {
+  land_groups(lane.copies, end);
+  join_threads(lane, end);
+}
+
 }  // namespace
 
 void reset_copies(AsyncCopies& copies) {
   copies.pending.clear();
   copies.groups = 0;
+  for (const auto& thread : copies.threads) {
+    end_shadow(thread->fiber);
+  }
+  copies.threads.clear();
 }
 
 void land_some(AsyncCopies& copies) {
@@ -52,12 +96,15 @@ void copy_async(Lane& lane, Site& site, u32 to, u64 from, u32 bytes, u32 source_
   if (source_bytes > bytes) {
     fail(lane, site, "more bytes are read than written");
   }
-  for (u32 i = 0; i < source_bytes; i += 4) {
-    check_global(lane, site, from + i, source_bytes - i < 4 ? 1 : 4, Access::kRead);
-  }
+  const u8* source = check_copied(lane, site, from, source_bytes);
   AsyncCopies& copies = state(lane).copies;
+  const AsyncCopy copy = {destination, source, bytes, source_bytes, copies.groups};
+  if (kThreads) {
+    copy_by_thread(state(lane), copy);
+    return;
+  }
   memset(destination, kPoison, bytes);
-  copies.pending.push_back({destination, reinterpret_cast<const u8*>(from), bytes, source_bytes, copies.groups});
+  copies.pending.push_back(copy);
   land_some(copies);
   if (schedule() == Schedule::kRandom && random_number() % 16 == 0) {
     yield(lane);
@@ -69,15 +116,14 @@ void copy_commit(Lane& lane) {
 }
 
 void copy_wait(Lane& lane, u32 newest_groups_not_waited_for) {
-  AsyncCopies& copies = state(lane).copies;
-  if (copies.groups > newest_groups_not_waited_for) {
-    land_groups(copies, copies.groups - newest_groups_not_waited_for);
+  const u32 groups = state(lane).copies.groups;
+  if (groups > newest_groups_not_waited_for) {
+    wait_before(state(lane), groups - newest_groups_not_waited_for);
   }
 }
 
 void copy_wait_all(Lane& lane) {
-  AsyncCopies& copies = state(lane).copies;
-  land_groups(copies, copies.groups + 1);
+  wait_before(state(lane), state(lane).copies.groups + 1);
 }
 
 }  // namespace emulator

@@ -1,4 +1,5 @@
 // bar.sync and its kin. A lane that has ended is not waited for.
+#include "counters.h"
 #include "scheduler.h"
 
 namespace emulator {
@@ -33,6 +34,7 @@ void complete(u32 id) {
     }
   }
   next_phase();
+  count_barrier();
 }
 
 void try_complete(u32 id) {

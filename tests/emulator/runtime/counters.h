@@ -9,8 +9,7 @@ namespace emulator {
 
 void count_global(const Lane& lane, const Site& site, u64 address, u32 bytes, Access access);
 void count_shared(const Lane& lane, const Site& site, u32 address, u32 bytes, Access access);
-void count_matrices(const Lane& lane, const Site& site, u32 address);  // a row of ldmatrix
-void count_barrier(const Lane& lane, const Site& site);
+void count_barrier();  // one that all of its lanes have reached
 
 // Around a launch, and after each block of it.
 void begin_launch_counters(const Entry& entry);

@@ -75,7 +75,7 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments
   }
   const std::string refused = check_shape(*entry, *kernel, grid, block, dynamic_bytes);
   if (!refused.empty()) {
-    return failed(cudaErrorInvalidValue, kernel->name + ": " + refused);
+    return failed(cudaErrorInvalidValue, emulator::readable(kernel->name) + ": " + refused);
   }
   const emulator::LaunchShape shape = {{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, dynamic_bytes};
   const std::string error = emulator::launch(*entry, shape, arguments);
@@ -153,7 +153,7 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
   }
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
     if (value < 0 || value + static_cast<int>(entry->static_shared_bytes) > kSharedBytesPerBlockOptIn) {
-      return failed(cudaErrorInvalidValue, kernel->name + ": " + std::to_string(value) +
+      return failed(cudaErrorInvalidValue, emulator::readable(kernel->name) + ": " + std::to_string(value) +
                                                " bytes of dynamic shared memory are more than a block can have");
     }
     kernel->max_dynamic_shared_bytes = value;

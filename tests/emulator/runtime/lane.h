@@ -40,6 +40,8 @@ extern u64 memory_epoch;
 u8* check_global(Lane& lane, Site& site, u64 address, u32 bytes, Access access);
 u8* check_shared(Lane& lane, Site& site, u32 address, u32 bytes, Access access);
 u8* check_generic(Lane& lane, Site& site, u64 address, u32 bytes, Access access);
+// A source of cp.async, whose alignment has been checked.
+const u8* check_copied(Lane& lane, Site& site, u64 address, u32 bytes);
 u8* check_local(Lane& lane, Site& site, const u8* begin, u64 size, u64 address, u32 bytes);
 
 // Sanitizers would take a site's cache for a variable of the program, so they get the calls only.

@@ -1,5 +1,7 @@
 #include "launch.h"
 
+#include <cxxabi.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -86,7 +88,7 @@ class BlockOrder {
 
 std::string where(const Entry& entry) {
   const auto number = [](u32 n) { return std::to_string(n); };
-  return std::string(entry.name) + ", block (" + number(block.ctaid[0]) + "," + number(block.ctaid[1]) + "," +
+  return readable(entry.name) + ", block (" + number(block.ctaid[0]) + "," + number(block.ctaid[1]) + "," +
          number(block.ctaid[2]) + "): ";
 }
 
@@ -110,6 +112,14 @@ Registration::Registration(const Entry* entries, u32 entry_count, const ModuleVa
 const Entry* find_entry(const char* name) {
   const auto found = table<const Entry*>().find(name);
   return found == table<const Entry*>().end() ? nullptr : found->second;
+}
+
+std::string readable(const std::string& mangled) {
+  int status;
+  char* demangled = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
+  const std::string name = demangled ? demangled : mangled;
+  free(demangled);
+  return name;
 }
 
 const ModuleVariable* find_variable(const char* name) {

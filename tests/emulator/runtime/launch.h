@@ -9,6 +9,7 @@ namespace emulator {
 
 // By its mangled name, or null. Kernels register themselves when the library is loaded.
 const Entry* find_entry(const char* name);
+std::string readable(const std::string& mangled);
 const ModuleVariable* find_variable(const char* name);
 
 struct LaunchShape {

@@ -122,6 +122,16 @@ u8* check_global(Lane& lane, Site& site, u64 address, u32 bytes, Access access) 
   return reinterpret_cast<u8*>(address);
 }
 
+const u8* check_copied(Lane& lane, Site& site, u64 address, u32 bytes) {
+  if (bytes) {
+    allowed(lane, site, address, bytes);
+    if (counting) {
+      count_global(lane, site, address, bytes, Access::kRead);
+    }
+  }
+  return reinterpret_cast<const u8*>(address);
+}
+
 u8* check_shared(Lane& lane, Site& site, u32 address, u32 bytes, Access access) {
   check_alignment(lane, site, address, bytes);
   if (u64(address) + bytes > block.shared_bytes) {

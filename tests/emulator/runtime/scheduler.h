@@ -1,6 +1,7 @@
 // One block: which lane runs next, and what lanes wait for.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,10 +34,18 @@ struct AsyncCopy {
   u32 group;
 };
 
+// What ThreadSanitizer takes a group of copies for.
+struct CopyThread {
+  u32 group;
+  Fiber fiber;
+  int start, end;
+};
+
 // cp.async by one lane.
 struct AsyncCopies {
   std::vector<AsyncCopy> pending;
   u32 groups = 0;  // committed so far
+  std::vector<std::unique_ptr<CopyThread>> threads;
 };
 
 enum class Status : u8 { kReady, kWarp, kBarrier, kEnded };
