@@ -27,7 +27,7 @@ def load() -> Emulated:
     path = build.library(
         "operators", KERNELS, [HERE / "operators.cpp", ROOT / "csrc" / "torch" / "schemas.cpp"],
         nvcc_flags=NVCC_FLAGS,
-        cxx_flags=["-O1", *torch_includes, "-isystem", str(build.cuda_include())],
+        cxx_flags=["-std=c++20", "-O1", *torch_includes, "-isystem", str(build.cuda_include())],
         link_flags=[f"-L{torch_libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{torch_libraries}"],
     )  # fmt: skip
     return Emulated(path)
