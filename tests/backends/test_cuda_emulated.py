@@ -4,11 +4,10 @@ import cuda_emulated
 import pytest
 import torch
 from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
-from emulator import build
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS, ConvProblem
 
-pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=f"the emulator cannot be built: {build.why_not()}")
+pytestmark = cuda_emulated.needs_emulator
 
 KERNELS = [mode for mode in MODES if not mode.startswith(("fprop", "dgrad", "wgrad", "backward", "chain"))]
 KERNELS += ["backward_apply", "backward_apply_relu", "backward_apply_out"]

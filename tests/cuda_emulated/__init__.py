@@ -4,14 +4,15 @@ The launchers and the operators are the files that a GPU runs; the kernels are n
 """
 
 import functools
-import sys
 from pathlib import Path
 
+import pytest
 import torch
-from torch.utils import cpp_extension
-
 from emulator import build
 from emulator.library import Emulated
+from torch.utils import cpp_extension
+
+from resnet_fused import backends
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -31,3 +32,19 @@ def load() -> Emulated:
         link_flags=[f"-L{torch_libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{torch_libraries}"],
     )  # fmt: skip
     return Emulated(path)
+
+
+class _Operators:
+    """torch.ops.resnet_fused_emulated, built when the first of them is asked for."""
+
+    def __getattr__(self, name):
+        load()
+        return getattr(torch.ops.resnet_fused_emulated, name)
+
+
+backends.register("cuda_emulated", _Operators())
+
+needs_emulator = pytest.mark.skipif(
+    build.why_not() is not None, reason=f"the emulator cannot be built: {build.why_not()}"
+)
+BACKEND = pytest.param("cuda_emulated", marks=needs_emulator)
