@@ -6,7 +6,7 @@
 namespace resnet_fused::cuda {
 
 void bn_apply(DType dtype, const ApplyParams& p, cudaStream_t stream) {
-  int vector = vector_of(dtype, p.shape, {p.x, p.residual, p.y});
+  int vector = vector_of(dtype, p.shape, {p.x, p.affine, p.residual, p.residual_affine, p.y});
   Sweep sweep = plan_sweep(p.shape, vector);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);

@@ -7,7 +7,7 @@ namespace resnet_fused::cuda {
 namespace {
 
 int access_of(DType dtype, const BackwardReduceParams& p) {
-  return vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.x2, p.operand});
+  return vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand});
 }
 
 int rows_of(const BackwardReduceParams& p) {
@@ -34,7 +34,7 @@ void bn_backward_reduce(DType dtype, const BackwardReduceParams& p, void* worksp
 }
 
 void bn_backward_apply(DType dtype, const BackwardApplyParams& p, cudaStream_t stream) {
-  int vector = vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.draw});
+  int vector = vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.affine, p.means, p.draw});
   Sweep sweep = plan_sweep(p.shape, vector);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);

@@ -68,28 +68,29 @@ template <typename T, int N, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, 2) bn_statistics_kernel(BnStatisticsParams p) {
   using A = Acc<T>;
   __shared__ A memory[kThreads * N];
-  __shared__ double moments[3][kThreads / 8 * N];  // pivot, sum, square of the block's channels
   const Sweep& s = p.sweep;
   Place at(s, N);
   StatisticsBody<T, N, kChannelsLast> body(static_cast<const T*>(p.x), s, at);
   sweep<N, kChannelsLast>(s, at, body);
+  A pivot[N] = {};  // as a sum too, of one thread's, to come where the others do
   if (threadIdx.x < (kChannelsLast ? 1 << s.lanes_log2 : 1)) {
 #pragma unroll
-    for (int i = 0; i < StatisticsBody<T, N, kChannelsLast>::kCount; ++i) {
-      moments[0][at.lane * N + i] = body.pivot[i];
+    for (int i = 0; i < body.kCount; ++i) {
+      pivot[i] = body.pivot[i];
     }
   }
-  reduce_block<N, kChannelsLast>(s, body.sum, memory, [&](int i, A sum) { moments[1][i] = sum; });
-  reduce_block<N, kChannelsLast>(s, body.square, memory, [&](int i, A square) { moments[2][i] = square; });
-  double n = static_cast<double>(elements_before(s, at.end) - elements_before(s, at.chunk * s.chunk_rows));
-  int64_t first = kChannelsLast ? (at.tile << s.lanes_log2) * N : at.tile;
-  int count = kChannelsLast ? N << s.lanes_log2 : 1;
-  for (int i = threadIdx.x; i < count && first + i < s.channels; i += kThreads) {
-    double mean = moments[1][i] / n, m2 = moments[2][i] - moments[1][i] * mean;
-    double* partial = p.partial + 2 * at.chunk * s.channels + first + i;
-    partial[0] = moments[0][i] + mean;
-    partial[s.channels] = zero_up_to_zero(m2, m2);
-  }
+  double sum = 0, square = 0, n = static_cast<double>(elements_before(s, at.end) - elements_before(s, at.chunk * s.chunk_rows));
+  reduce_block<N, kChannelsLast>(s, body.sum, memory, [&](int, A total) { sum = total; });
+  reduce_block<N, kChannelsLast>(s, body.square, memory, [&](int, A total) { square = total; });
+  reduce_block<N, kChannelsLast>(s, pivot, memory, [&](int i, A k) {
+    int64_t channel = (kChannelsLast ? (at.tile << s.lanes_log2) * N : at.tile) + i;
+    if (channel < s.channels) {
+      double mean = sum / n, m2 = square - sum * mean;
+      double* partial = p.partial + 2 * at.chunk * s.channels + channel;
+      partial[0] = k + mean;
+      partial[s.channels] = zero_up_to_zero(m2, m2);
+    }
+  });
 }
 
 // A block's share of the second stage: so many channels, of which each has the parts shared out in so many slices.

@@ -10,6 +10,9 @@ namespace resnet_fused::cuda {
 constexpr int kAccessBytes = 16;  // the widest access of global memory
 
 template <typename T>
+constexpr int kWidest = kAccessBytes / sizeof(T);  // elements of it
+
+template <typename T>
 struct AccOf {
   using Type = float;
 };
@@ -82,15 +85,16 @@ struct Packed {
   }
 };
 
+// Both by the instruction for just this width: the compiler takes plain accesses of structs apart where it likes.
 template <int N, typename T>
 __device__ Packed<T, N> load(const T* p) {
   Packed<T, N> packed;
-  packed.word = *reinterpret_cast<const decltype(packed.word)*>(p);
+  packed.word = __ldca(reinterpret_cast<const decltype(packed.word)*>(p));
   return packed;
 }
 
 template <typename T, int N>
-__device__ void store(T* p, const Acc<T> (&values)[N]) {
+__device__ Packed<T, N> pack(const Acc<T> (&values)[N]) {
   T elements[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) {
@@ -98,7 +102,17 @@ __device__ void store(T* p, const Acc<T> (&values)[N]) {
   }
   Packed<T, N> packed;
   memcpy(&packed.word, elements, sizeof(packed.word));
-  *reinterpret_cast<decltype(packed.word)*>(p) = packed.word;
+  return packed;
+}
+
+template <typename T, int N>
+__device__ void store(T* p, const Packed<T, N>& packed) {
+  __stwb(reinterpret_cast<decltype(Packed<T, N>::word)*>(p), packed.word);
+}
+
+template <typename T, int N>
+__device__ void store(T* p, const Acc<T> (&values)[N]) {
+  store(p, pack<T>(values));
 }
 
 __device__ inline float multiply_add(float a, float b, float c) {

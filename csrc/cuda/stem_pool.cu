@@ -19,8 +19,9 @@ StemSweep plan_stem(const StemShape& shape, int vector, int64_t height, int64_t 
   s.tiles = shape.channels_last ? ceil_div(along, lanes) : shape.channels;
   // Rows at once, and pixels of a thread in them.
   int64_t group = shape.channels_last ? 1 : step, share = ceil_div(width, shape.channels_last ? step : lanes);
-  int64_t groups = ceil_div(s.rows * s.tiles, kEnoughBlocks * group), most = kMostRows / share;
-  s.chunk_rows = group * (groups > most ? (most > 1 ? most : 1) : groups > 1 ? groups : 1);
+  int64_t groups = ceil_div(s.rows * s.tiles, kEnoughBlocks * group);
+  int64_t fewest = ceil_div(kFewestRows, share), most = kMostRows / share > 1 ? kMostRows / share : 1;
+  s.chunk_rows = group * (groups < fewest ? fewest : groups > most ? most : groups);
   s.chunks = ceil_div(s.rows, s.chunk_rows);
   return {s, shape.images, shape.height, shape.width, shape.out_height, shape.out_width};
 }
@@ -31,7 +32,7 @@ int access_of(DType dtype, const StemShape& shape, std::initializer_list<const v
 }
 
 int access_of(DType dtype, const StemPoolBackwardParams& p) {
-  return access_of(dtype, p.shape, {p.grad, p.index, p.x, p.draw});
+  return access_of(dtype, p.shape, {p.grad, p.index, p.x, p.affine, p.means, p.draw});
 }
 
 PoolBackwardParams backward_params(const StemPoolBackwardParams& p, int vector, double* partial) {
@@ -57,7 +58,7 @@ void with_stem_variant(DType dtype, int vector, bool channels_last, Function f) 
 }  // namespace
 
 void stem_pool(DType dtype, const StemPoolParams& p, cudaStream_t stream) {
-  int vector = access_of(dtype, p.shape, {p.x, p.y, p.index});
+  int vector = access_of(dtype, p.shape, {p.x, p.affine, p.y, p.index});
   PoolParams params{plan_stem(p.shape, vector, p.shape.out_height, p.shape.out_width), p.x, p.affine, p.y, p.index};
   with_stem_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);

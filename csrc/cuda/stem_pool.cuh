@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 2) stem_pool_kernel(PoolParams p) {
       }
       store(static_cast<T*>(p.y) + offset, values);
       memcpy(&places.word, bytes, N);
-      *reinterpret_cast<decltype(places.word)*>(p.index + offset) = places.word;
+      store(p.index + offset, places);
     }
   });
 }

@@ -72,9 +72,18 @@ struct PerChannel {
 
   PerChannel() = default;
   __device__ PerChannel(const A* array, const Sweep& s, const Place& at) {
+    // Where there are vectors of elements, they and so these begin on boundaries, and none is cut short.
+    constexpr int kWidth = kWidest<A> < kCount ? kWidest<A> : kCount;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      value[i] = at.channel + i < s.channels ? array[at.channel + i] : A(0);
+    for (int i = 0; i < kCount; i += kWidth) {
+      Packed<A, kWidth> part{};
+      if (at.channel < s.channels) {
+        part = load<kWidth>(array + at.channel + i);
+      }
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) {
+        value[i + k] = part[k];
+      }
     }
   }
   __device__ A operator[](int element) const {

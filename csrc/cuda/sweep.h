@@ -36,10 +36,10 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// Blocks enough for the largest GPUs several times over (132 SMs of 8 blocks), as long as each of a block's threads
+// Blocks enough to fill the largest GPUs twice (132 SMs, two blocks at a time on each), as long as each of a block's threads
 // keeps at least kFewestRows rows (loads in flight; per-channel constants read once) and at most kMostRows (the rounding
 // of its sums).
-constexpr int64_t kEnoughBlocks = 1024;
+constexpr int64_t kEnoughBlocks = 528;
 constexpr int64_t kFewestRows = 4;
 constexpr int64_t kMostRows = 64;
 constexpr int64_t kSegmentVectors = 4;  // a thread's share of a plane's segment
