@@ -16,6 +16,7 @@ from .translate import translate
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RUNTIME = HERE / "runtime"
+TORCH_ALLOCATOR = RUNTIME / "torch_allocator.cpp"  # for cxx_sources: redzones around torch's tensors
 BUILD = ROOT / "build" / "emulator"
 COMPILERS_AT_A_TIME = 2
 
@@ -42,6 +43,22 @@ def why_not() -> str | None:
     if not shutil.which("nvcc"):
         return "nvcc is not on PATH"
     return None
+
+
+def sanitizer_runtime(sanitize: str) -> str | None:
+    """For LD_PRELOAD, or None if the compiler has it not."""
+    name = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
+    path = subprocess.run([*CXX, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+    return path if os.path.isabs(path) else None
+
+
+def torch_flags() -> tuple[list[str], list[str]]:
+    """For the C++ compiler and the linker, where a source includes torch's headers."""
+    from torch.utils import cpp_extension
+
+    folders = cpp_extension.library_paths()
+    link = [f"-L{folder}" for folder in folders] + [f"-Wl,-rpath,{folder}" for folder in folders] + ["-lc10", "-ltorch_cpu"]
+    return [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)], link
 
 
 def cuda_include() -> Path:

@@ -70,10 +70,12 @@ void wait_before(LaneState& lane, u32 end) {
 
 }  // namespace
 
-void reset_copies(AsyncCopies& copies) {
+void end_copies(LaneState& lane, void* cell) {
+  AsyncCopies& copies = lane.copies;
   copies.pending.clear();
   copies.groups = 0;
   for (const auto& thread : copies.threads) {
+    released(thread->fiber, cell);
     end_shadow(thread->fiber);
   }
   copies.threads.clear();

@@ -27,6 +27,7 @@ struct {
   Fiber launcher;
   LaneState* current;
   std::string error;
+  int end;  // for ThreadSanitizer: the launcher sees what lanes did
 } running;
 
 Schedule chosen = Schedule::kRandom;
@@ -99,6 +100,8 @@ void try_request(u32 warp, const Request& request) {
 }
 
 void end_lane(LaneState& lane) {
+  end_copies(lane, &running.end);
+  released(lane.fiber, &running.end);
   set_status(lane, Status::kEnded);
   Warp& warp = running.warps[lane.warpid];
   warp.ended |= 1u << lane.laneid;
@@ -137,7 +140,6 @@ void begin_lanes() {
     lane.warpid = i / kWarpSize;
     lane.refuelled = 0;
     running.warps[lane.warpid].present |= 1u << lane.laneid;
-    reset_copies(lane.copies);
     start_fiber(lane.fiber, run_lane);
     set_status(lane, Status::kReady);
   }
@@ -177,9 +179,14 @@ std::string run_block(Function function, const u8* parameters) {
   running.current = next_lane();
   switch_fiber(running.launcher, running.current->fiber);
   for (u32 i = 0; i < running.lane_count; ++i) {
+    end_copies(running.lanes[i], &running.end);  // of lanes that are given up
     end_fiber(running.lanes[i].fiber);
   }
   return !running.error.empty() || !running.live ? running.error : deadlock();
+}
+
+void end_blocks() {
+  acquired(running.launcher, &running.end);
 }
 
 void join(Lane& lane, const Request& request) {

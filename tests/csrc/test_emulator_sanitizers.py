@@ -1,0 +1,55 @@
+"""Kernels under ThreadSanitizer, to which every lane is a thread, and under AddressSanitizer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from emulated import KERNELS, NVCC_FLAGS
+from emulator import build
+
+pytestmark = [pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not())), pytest.mark.slow]
+OPTIONS = {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def _call(kernels, sanitizer, *arguments):
+    """In a process whose first library is the sanitizer's."""
+    runtime = build.sanitizer_runtime(sanitizer)
+    environment = os.environ | OPTIONS | {"LD_PRELOAD": runtime}
+    if not runtime or subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True).returncode:
+        pytest.skip(f"the {sanitizer} sanitizer does not run here")
+    library = build.library(f"test_{kernels}_{sanitizer}", [KERNELS / f"{kernels}.cu"], sanitize=sanitizer, nvcc_flags=NVCC_FLAGS)
+    command = [sys.executable, KERNELS / "call.py", library, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("launcher, size", [("rotate", "128:"), ("copy", "384:")])
+def test_races(launcher, size):
+    """A missing barrier, and a copy that is not waited for."""
+    right = _call("wrong", "thread", launcher, 1, size, "128:")
+    assert (right.returncode, right.stderr) == (0, "")
+    wrong = _call("wrong", "thread", launcher, 0, size, "128:")
+    assert wrong.returncode != 0 and "data race" in wrong.stderr and "wrong.cu:" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "launcher, sizes",
+    [("votes", ["64:", "512:"]), ("pairs", ["64:", "64:"]), ("syncwarp", ["256:", "128:"]), ("atomics", ["256:", "3:", "4:"])],
+)
+def test_no_races(launcher, sizes):
+    """Barriers of all kinds order what they should; atomics are no races."""
+    run = _call("warps", "thread", launcher, *sizes)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_blocks_that_race():
+    """Two blocks write the same: an order that the emulator happens to take says nothing."""
+    run = _call("wrong", "thread", "bounded", "64:", 64, 2)
+    assert run.returncode != 0 and "data race" in run.stderr
+
+
+def test_memory():
+    right = _call("wrong", "address", "read", "1000:", "1:", 999)
+    assert (right.returncode, right.stderr) == (0, "")
+    wrong = _call("wrong", "address", "read", "1000:", "1:", 1000)
+    assert wrong.returncode != 0 and "heap-buffer-overflow" in wrong.stderr and "wrong.cu:" in wrong.stderr
