@@ -13,7 +13,7 @@ constexpr u32 kFuel = 1u << 16;         // iterations of loops until another lan
 constexpr u32 kRefuelLimit = 1u << 15;  // 2^31 iterations of one lane: it waits for something that never happens
 
 struct Warp {
-  u32 present, ready, ended;  // a bit for each lane
+  u32 present, ready, ended, at_request;  // a bit for each lane
 };
 
 struct {
@@ -71,6 +71,7 @@ void set_status(LaneState& lane, Status status) {
   Warp& warp = running.warps[lane.warpid];
   const u32 bit = 1u << lane.laneid;
   warp.ready = status == Status::kReady ? warp.ready | bit : warp.ready & ~bit;
+  warp.at_request = status == Status::kWarp ? warp.at_request | bit : warp.at_request & ~bit;
   const u32 warp_bit = 1u << lane.warpid;
   running.ready_warps = warp.ready ? running.ready_warps | warp_bit : running.ready_warps & ~warp_bit;
 }
@@ -83,10 +84,12 @@ bool same(const Request& a, const Request& b) {
 // Executes the request if every lane of its mask that has not ended has made it.
 void try_request(u32 warp, const Request& request) {
   const u32 lanes = request.lanes & running.warps[warp].present & ~running.warps[warp].ended;
+  if (lanes & ~running.warps[warp].at_request) {
+    return;
+  }
   LaneState* first = &running.lanes[warp * kWarpSize];
   for (u32 left = lanes; left; left &= left - 1) {
-    const LaneState& lane = first[__builtin_ctz(left)];
-    if (lane.status != Status::kWarp || !same(lane.request, request)) {
+    if (!same(first[__builtin_ctz(left)].request, request)) {
       return;
     }
   }
