@@ -18,7 +18,8 @@ def _call(kernels, sanitizer, *arguments):
     environment = os.environ | OPTIONS | {"LD_PRELOAD": runtime}
     if not runtime or subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True).returncode:
         pytest.skip(f"the {sanitizer} sanitizer does not run here")
-    library = build.library(f"test_{kernels}_{sanitizer}", [KERNELS / f"{kernels}.cu"], sanitize=sanitizer, nvcc_flags=NVCC_FLAGS)
+    name, sources = f"test_{kernels}_{sanitizer}", [KERNELS / f"{kernels}.cu"]
+    library = build.library(name, sources, sanitize=sanitizer, nvcc_flags=NVCC_FLAGS)
     command = [sys.executable, KERNELS / "call.py", library, *arguments]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
 

@@ -25,8 +25,8 @@ CXX = (os.environ.get("CXX") or shutil.which("g++") or "").split()
 CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-g1"]
 TRANSLATED_FLAGS = ["-O1", "-w", "-fvisibility=hidden", "-fno-exceptions"]
 RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
-RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fiber", "kernel_access",
-                 "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fiber",
+                 "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
 SANITIZERS = {None: [], "address": ["-fsanitize=address"], "thread": ["-fsanitize=thread"]}
@@ -57,8 +57,9 @@ def torch_flags() -> tuple[list[str], list[str]]:
     from torch.utils import cpp_extension
 
     folders = cpp_extension.library_paths()
-    link = [f"-L{folder}" for folder in folders] + [f"-Wl,-rpath,{folder}" for folder in folders] + ["-lc10", "-ltorch_cpu"]
-    return [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)], link
+    where = [flag for folder in folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
+    includes = [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)]
+    return includes, [*where, "-lc10", "-ltorch_cpu"]
 
 
 def cuda_include() -> Path:
@@ -70,8 +71,8 @@ def cuda_include() -> Path:
 def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=()) -> Path:
     """A shared library of the sources, the translated kernels and the emulator's runtime.
 
-    `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process must
-    have loaded the sanitizer's own library first (LD_PRELOAD).
+    `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process
+    must have loaded the sanitizer's own library first (LD_PRELOAD=sanitizer_runtime(sanitize)).
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
@@ -84,7 +85,7 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
         objects = [path for future in kernels for path in future.result()]
         objects += [future.result() for future in [*host, *runtime]]
     exports = RUNTIME / "exports.map"
-    link = ["-shared", *sanitizer, f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic", "-Wl,-z,noexecstack", *link_flags]
+    link = ["-shared", *sanitizer, f"-Wl,--version-script={exports},-Bsymbolic,-z,noexecstack", *link_flags]
     key = _digest(CXX, link, exports.read_text(), *[_digest(path.read_bytes()) for path in objects])
     target = BUILD / f"{name}-{key}.so"
     with _alone(target):
@@ -103,7 +104,8 @@ def _fast_fma() -> list[str]:
 
 
 def _runtime_object(name: str, flags, sanitizer) -> Path:
-    special = {"kernel_access": sanitizer, "arithmetic": ["-frounding-math", *_fast_fma()], "tensor_core": ["-O3", *_fast_fma()]}
+    fma = _fast_fma()
+    special = {"kernel_access": sanitizer, "arithmetic": ["-frounding-math", *fma], "tensor_core": ["-O3", *fma]}
     return _object(RUNTIME / f"{name}.cpp", [*flags, *special.get(name, [])])
 
 

@@ -253,6 +253,12 @@ void refuel(Lane& lane, const Site& site) {
   yield(lane);
 }
 
+void count_back_edge(Lane& lane, const Site& site) {
+  if (--fuel == 0) {
+    refuel(lane, site);
+  }
+}
+
 LaneState& lane_at(u32 index) {
   return running.lanes[index];
 }

@@ -1,5 +1,5 @@
-// While the library is loaded, torch's CPU tensors have unused memory around them, which the emulator's kernels must not
-// touch and whose bytes are checked. Linked in only where asked for: build.library(..., torch=True).
+// While the library is loaded, torch's CPU tensors have unused memory around them, which the emulator's kernels must
+// not touch and whose bytes are checked. Linked in only where asked for (build.TORCH_ALLOCATOR).
 #include <c10/core/CPUAllocator.h>
 #include <string.h>
 
