@@ -13,8 +13,8 @@ for every access that is out of bounds or misaligned. `library.Emulated` is what
     runtime/        fibers, scheduler, warp collectives, memory checks, counters, the CUDA runtime's functions
 
 A message names the kernel, the block, the thread, the line of the .cu file and the instruction. The schedules: "random"
-runs lanes, warps and blocks in a random order, and lets asynchronous copies land at any time; "latest" lets them land as
-late as their wait allows, and a warp run ahead of the others. Until a copy has landed its destination is poisoned, as
+runs lanes, warps and blocks in a random order, and lets asynchronous copies land at any time; "latest" lets them land
+as late as their wait allows, and a warp run ahead of the others. Until a copy has landed its destination is poisoned, as
 shared memory is at first. A kernel is right if its numbers are right in both, for several seeds.
 
 What is not modelled: time; caches and the order in which other blocks see memory; blocks that wait for each other;

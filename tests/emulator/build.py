@@ -92,8 +92,18 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
         if not target.exists():
             partial = target.with_suffix(".partial")
             _run([*CXX, *objects, *link, "-o", partial])
+            _check_runtime(partial)
             os.replace(partial, target)
     return target
+
+
+def _check_runtime(library: Path) -> None:
+    """What our CUDA runtime lacks would be taken from a real one, if the process has one."""
+    command = ["nm", "-D", "--undefined-only", library]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    missing = re.findall(r"\bU ((?:__)?cuda\w+)", symbols)
+    if missing:
+        raise RuntimeError(f"the emulator's CUDA runtime has no {', '.join(missing)}")
 
 
 def _fast_fma() -> list[str]:

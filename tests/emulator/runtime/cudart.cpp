@@ -141,11 +141,13 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
   *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(function));
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t bytes, cudaStream_t) {
-  return launch(kernel, grid, block, arguments, bytes);
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes,
+                               cudaStream_t) {
+  return launch(kernel, grid, block, arguments, dynamic_bytes);
 }
-cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t bytes, cudaStream_t) {
-  return launch(function, grid, block, arguments, bytes);
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes,
+                             cudaStream_t) {
+  return launch(function, grid, block, arguments, dynamic_bytes);
 }
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
   for (unsigned i = 0; i < config->numAttrs; ++i) {
