@@ -17,7 +17,7 @@ def load(name, **options) -> Emulated:
 
 
 def run(emulated, launcher, *arguments) -> None:
-    """Calls launch_<launcher>; tensors are passed as their addresses. Raises RuntimeError with the emulator's message."""
+    """Calls launch_<launcher>, tensors by their addresses. Raises RuntimeError with the emulator's message."""
     passed = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else a for a in arguments]
     status = getattr(emulated.functions, f"launch_{launcher}")(*passed)
     message = emulated.last_error()

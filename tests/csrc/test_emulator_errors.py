@@ -49,7 +49,8 @@ def test_divergent_barrier(wrong):
 
 
 def test_lanes_that_do_not_come(wrong):
-    with _fails(r"missing_lanes_kernel.*deadlock: 16 lanes wait at .*shfl.sync.*; 16 lanes wait at wrong.cu:\d+: bar.sync 0"):
+    waiting = r"16 lanes wait at .*shfl.sync.*; 16 lanes wait at wrong.cu:\d+: bar.sync 0"
+    with _fails(f"missing_lanes_kernel.*deadlock: {waiting}"):
         run(wrong, "missing_lanes", torch.zeros(32, dtype=torch.int32))
 
 

@@ -16,6 +16,7 @@ from .translate import translate
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RUNTIME = HERE / "runtime"
+TORCH_ALLOCATOR = RUNTIME / "torch_allocator.cpp"  # for cxx_sources: redzones around torch's tensors
 BUILD = ROOT / "build" / "emulator"
 COMPILERS_AT_A_TIME = 2
 
@@ -24,8 +25,8 @@ CXX = (os.environ.get("CXX") or shutil.which("g++") or "").split()
 CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-g1"]
 TRANSLATED_FLAGS = ["-O1", "-w", "-fvisibility=hidden", "-fno-exceptions"]
 RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
-RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fiber", "kernel_access",
-                 "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fiber",
+                 "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
 SANITIZERS = {None: [], "address": ["-fsanitize=address"], "thread": ["-fsanitize=thread"]}
@@ -44,6 +45,23 @@ def why_not() -> str | None:
     return None
 
 
+def sanitizer_runtime(sanitize: str) -> str | None:
+    """For LD_PRELOAD, or None if the compiler has it not."""
+    name = {"address": "libasan.so", "thread": "libtsan.so"}[sanitize]
+    path = subprocess.run([*CXX, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+    return path if os.path.isabs(path) else None
+
+
+def torch_flags() -> tuple[list[str], list[str]]:
+    """For the C++ compiler and the linker, where a source includes torch's headers."""
+    from torch.utils import cpp_extension
+
+    folders = cpp_extension.library_paths()
+    where = [flag for folder in folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
+    includes = [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)]
+    return includes, [*where, "-lc10", "-ltorch_cpu"]
+
+
 def cuda_include() -> Path:
     answer = subprocess.run(["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
     top = re.search(r"TOP=(.*)", answer.stderr)[1].strip()
@@ -53,8 +71,8 @@ def cuda_include() -> Path:
 def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=()) -> Path:
     """A shared library of the sources, the translated kernels and the emulator's runtime.
 
-    `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process must
-    have loaded the sanitizer's own library first (LD_PRELOAD).
+    `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process
+    must have loaded the sanitizer's own library first (LD_PRELOAD=sanitizer_runtime(sanitize)).
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
@@ -67,15 +85,25 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
         objects = [path for future in kernels for path in future.result()]
         objects += [future.result() for future in [*host, *runtime]]
     exports = RUNTIME / "exports.map"
-    link = ["-shared", *sanitizer, f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic", "-Wl,-z,noexecstack", *link_flags]
+    link = ["-shared", *sanitizer, f"-Wl,--version-script={exports},-Bsymbolic,-z,noexecstack", *link_flags]
     key = _digest(CXX, link, exports.read_text(), *[_digest(path.read_bytes()) for path in objects])
     target = BUILD / f"{name}-{key}.so"
     with _alone(target):
         if not target.exists():
             partial = target.with_suffix(".partial")
             _run([*CXX, *objects, *link, "-o", partial])
+            _check_runtime(partial)
             os.replace(partial, target)
     return target
+
+
+def _check_runtime(library: Path) -> None:
+    """What our CUDA runtime lacks would be taken from a real one, if the process has one."""
+    command = ["nm", "-D", "--undefined-only", library]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    missing = re.findall(r"\bU ((?:__)?cuda\w+)", symbols)
+    if missing:
+        raise RuntimeError(f"the emulator's CUDA runtime has no {', '.join(missing)}")
 
 
 def _fast_fma() -> list[str]:
@@ -86,7 +114,8 @@ def _fast_fma() -> list[str]:
 
 
 def _runtime_object(name: str, flags, sanitizer) -> Path:
-    special = {"kernel_access": sanitizer, "arithmetic": ["-frounding-math", *_fast_fma()], "tensor_core": ["-O3", *_fast_fma()]}
+    fma = _fast_fma()
+    special = {"kernel_access": sanitizer, "arithmetic": ["-frounding-math", *fma], "tensor_core": ["-O3", *fma]}
     return _object(RUNTIME / f"{name}.cpp", [*flags, *special.get(name, [])])
 
 

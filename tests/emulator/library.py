@@ -36,6 +36,12 @@ class Emulated:
     def unguard(self, address: int) -> None:
         self.functions.emulator_unguard(address)
 
+    def check_canaries(self) -> str | None:
+        """What was written next to a torch tensor, if anything. The library needs build.TORCH_ALLOCATOR."""
+        self.functions.emulator_check_canaries.restype = ctypes.c_char_p
+        message = self.functions.emulator_check_canaries()
+        return message and message.decode()
+
     @contextlib.contextmanager
     def counting(self):
         """Yields a function that returns what was counted since, by the kernel's mangled name."""

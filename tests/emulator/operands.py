@@ -1,7 +1,8 @@
 """What an instruction's operands and modifiers are in C++.
 
-Registers are local variables: u16, u32, u64, float, double or bool, by their declaration. PTX lets an instruction of one
-type use a register declared with another of the same size, so reading and writing reinterpret bits where they differ.
+Registers are local variables: u16, u32, u64, float, double or bool, by their declaration. PTX lets an instruction of
+one type use a register declared with another of the same size, so reading and writing reinterpret bits where they
+differ.
 """
 
 import re
@@ -50,7 +51,7 @@ def identifier(name: str) -> str:
 
 
 class Modifiers:
-    """What follows the opcode's name. Each must be taken: one that nobody asked for changes the meaning in a way unknown."""
+    """What follows the opcode's name. Each must be taken: one that is not understood is not passed over."""
 
     def __init__(self, instruction: Instruction):
         self.rest = instruction.parts[1:]

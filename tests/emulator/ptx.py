@@ -82,6 +82,7 @@ class Entry:
     max_threads: int | None
     registers: dict[str, str] = field(default_factory=dict)  # name, unique over scopes -> type
     variables: dict[str, Variable] = field(default_factory=dict)  # shared and local ones declared in the body
+    call_parameters: set[str] = field(default_factory=set)  # .param variables of the body, for functions that it calls
     body: list[Instruction | Label | BranchTargets] = field(default_factory=list)
 
 
@@ -106,6 +107,16 @@ def split_operands(text: str) -> list[str]:
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+def _end_of_block(text: str, start: int) -> int:
+    """Behind the brace that closes the one at `start`."""
+    depth = 0
+    for brace in re.compile(r"[{}]").finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.end()
+    raise Unsupported("a brace that is not closed")
 
 
 def _variable(statement: str) -> Variable:
@@ -170,12 +181,7 @@ class _Body:
     def _names_in_scope(self) -> dict[str, str]:
         """Labels may be used before they are found, so a scope's names are looked for first."""
         self.scope_count += 1
-        depth, end = 0, self.position
-        while True:
-            depth += (self.text[end] == "{") - (self.text[end] == "}")
-            end += 1
-            if depth == 0:
-                break
+        end = _end_of_block(self.text, self.position)
         labels = re.findall(r"(?:^|[;{}\n])\s*(\w+)\s*:(?!:)", self.text[self.position : end])
         return {label: f"{label}_scope{self.scope_count}" for label in labels}
 
@@ -210,19 +216,21 @@ class _Body:
             self.entry.variables[variable.name] = variable
         elif statement.startswith(".pragma"):
             pass  # unrolling: a hint
+        elif statement.startswith(".param"):
+            self.entry.call_parameters.add(re.match(rf".*\.\w+\s+({_NAME})", statement)[1])
         elif statement.startswith("."):
             raise Unsupported(f"{self.entry.name}: {statement}")
         else:
             self.entry.body.append(self._instruction(statement))
 
     def _registers(self, statement: str) -> None:
-        _, kind, names = statement.split(None, 2)
+        kind, names = re.fullmatch(r"\.reg\s*\.(\w+)\s+(.*)", statement).groups()
         for declaration in names.split(","):
             name, _, count = declaration.strip().rstrip(">").partition("<")
             for full in [f"{name}{i}" for i in range(int(count))] if count else [name]:
                 unique = full if len(self.scopes) == 1 else f"{full}_scope{self.scope_count}"
                 self.scopes[-1][full] = unique
-                self.entry.registers[unique] = kind[1:]
+                self.entry.registers[unique] = kind
 
     def _rename(self, name: str) -> str:
         for scope in reversed(self.scopes):
@@ -266,9 +274,7 @@ def parse(text: str) -> Module:
             module.entries.append(Entry(name, *_parameters(parameters), bound))
             position = _Body(module.entries[-1], text, entry.end()).read()
         elif function:
-            if function[2] == "{":
-                raise Unsupported(f"a function that is called: .func{function[1]}")
-            position = function.end()
+            position = _end_of_block(text, function.end() - 1) if function[2] == "{" else function.end()
         else:
             end = text.index(";", position)
             variable = _variable(text[position:end].strip())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from . import instructions
 from .operands import Operands, cpp_type, identifier
-from .ptx import BranchTargets, Entry, Instruction, Label, Location, Module, Unsupported, parse
+from .ptx import BranchTargets, Entry, Instruction, Label, Location, Module, Unsupported, Variable, parse
 
-# Compile time grows faster than a file: larger ones are split, at entries.
+# Larger files are split, at entries, so that two compilers share them.
 INSTRUCTIONS_PER_FILE = 3000
 
 
@@ -19,9 +19,9 @@ class Translator(Operands):
         super().__init__(module, entry)
         self.sites = sites
         self.instruction: Instruction | None = None
+        self.position = 0
         self.labels = {item.name: i for i, item in enumerate(entry.body) if isinstance(item, Label)}
         self.targets = {item.name: item.labels for item in entry.body if isinstance(item, BranchTargets)}
-        self.position = 0
 
     def site(self) -> str:
         """The record of the present instruction, for messages, checks and counters."""
@@ -42,10 +42,14 @@ class Translator(Operands):
                 body.append(f"{identifier(item.name)}:;")
             elif isinstance(item, Instruction):
                 body += self._statement(item)
-        registers = [f"  {cpp_type(self.entry.registers[register])} {identifier(register)} = {_poison(self.entry, register)};"
-                     for register in sorted(self.used)]  # fmt: skip
-        arrays = [line for variable in self.locals.values() for line in _local_array(variable)]
-        return [f"static void {name}(Lane& lane, const u8* parameters) {{", *registers, "  u32 carry = 0;", *arrays, *body, "}"]
+        return [
+            f"static void {name}(Lane& lane, const u8* parameters) {{",
+            *[_register(register, self.entry.registers[register]) for register in sorted(self.used)],
+            "  u32 carry = 0;",
+            *[line for variable in self.locals.values() for line in _local_array(variable)],
+            *body,
+            "}",
+        ]
 
     def _statement(self, instruction: Instruction) -> list[str]:
         self.instruction = instruction
@@ -61,15 +65,19 @@ class Translator(Operands):
         return [*line, f"  {code}"]
 
 
-def _poison(entry: Entry, register: str) -> str:
-    """A register that was never written reads as NaN."""
-    kind = cpp_type(entry.registers[register])
-    return {"float": "__builtin_nanf(\"\")", "double": "__builtin_nan(\"\")", "bool": "false"}.get(kind, f"{kind}(~u64(0))")
+def _register(name: str, kind: str) -> str:
+    """One that was never written reads as NaN."""
+    kind = cpp_type(kind)
+    poison = {"float": '__builtin_nanf("")', "double": '__builtin_nan("")', "bool": "false"}
+    return f"  {kind} {identifier(name)} = {poison.get(kind, f'{kind}(~u64(0))')};"
 
 
-def _local_array(variable) -> list[str]:
+def _local_array(variable: Variable) -> list[str]:
     name = identifier(variable.name)
-    return [f"  alignas({variable.align}) u8 {name}[{variable.size}];", f"  __builtin_memset({name}, 0xff, sizeof {name});"]
+    return [
+        f"  alignas({variable.align}) u8 {name}[{variable.size}];",
+        f"  __builtin_memset({name}, 0xff, sizeof {name});",
+    ]
 
 
 def _where(module: Module, location: Location | None) -> str:
@@ -85,41 +93,44 @@ def _hash(entry: Entry) -> str:
     return hashlib.sha256(re.sub(r"\$L_\w+", "", "\n".join(body)).encode()).hexdigest()[:16]
 
 
-def _module_variables(module: Module, namespace: str, define: bool) -> list[str]:
+def _device_variables(module: Module) -> list[Variable]:
+    return [variable for variable in module.variables.values() if variable.space in ("global", "const")]
+
+
+def _variables(module: Module, namespace: str, define: bool) -> list[str]:
     """Device variables, with unused memory around them so that accesses out of bounds are found."""
     lines = []
-    for variable in module.variables.values():
-        if variable.space not in ("global", "const"):
-            continue
+    for variable in _device_variables(module):
         name = identifier(variable.name)
-        if not define:
-            lines.append(f"extern u8* const {name};")
-            continue
-        value = "{" + ", ".join(str(byte) for byte in variable.value) + "}"
-        lines.append(f"static struct {{ alignas(256) u8 before[256]; alignas(256) u8 value[{variable.size}]; alignas(256) "
-                     f"u8 after[256]; }} {name}_memory = {{{{}}, {value}, {{}}}};")  # fmt: skip
         lines.append(f"extern u8* const {name};")
-        lines.append(f"u8* const {name} = {name}_memory.value;")
+        if define:
+            value = ", ".join(str(byte) for byte in variable.value)
+            fields = [f"alignas(256) u8 {field};" for field in ("before[256]", f"value[{variable.size}]", "after[256]")]
+            lines.append(f"static struct {{ {' '.join(fields)} }} {name}_memory = {{{{}}, {{{value}}}, {{}}}};")
+            lines.append(f"u8* const {name} = {name}_memory.value;")
     return [f"namespace {namespace} {{", *lines, "}", f"using namespace {namespace};"]
 
 
-def _register(module: Module, translators: list[tuple[Translator, str]], source: str, define: bool) -> list[str]:
-    lines = []
-    for translator, name in translators:
-        layout = [f"{{{p.offset}, {p.size}}}" for p in translator.entry.parameters] or ["{0, 0}"]
-        lines.append(f"static const ParameterLayout {name}_parameters[] = {{{', '.join(layout)}}};")
-    lines.append("static const Entry entries[] = {")
+def _registration(module: Module, translators: list[tuple[Translator, str]], source: str, define: bool) -> list[str]:
+    lines, entries = [], []
     for translator, name in translators:
         entry = translator.entry
-        lines.append(f'  {{"{entry.name}", "{_hash(entry)}", {name}, {name}_parameters, {len(entry.parameters)}, '
-                     f'{entry.parameter_bytes}, {translator.shared_bytes}, {entry.max_threads or 0}, "{source}"}},')  # fmt: skip
-    lines.append("};")
-    variables = [v for v in module.variables.values() if v.space in ("global", "const")] if define else []
-    lines.append("static const ModuleVariable variables[] = {")
-    lines += [f'  {{"{v.name}", {identifier(v.name)}, {v.size}}},' for v in variables]
-    lines += ["  {nullptr, nullptr, 0}};", f"static const Registration registration(entries, {len(translators)}, variables, "
-              f"{len(variables)});"]  # fmt: skip
-    return lines
+        layout = ", ".join(f"{{{p.offset}, {p.size}}}" for p in entry.parameters) or "{0, 0}"
+        lines.append(f"static const ParameterLayout {name}_parameters[] = {{{layout}}};")
+        fields = [f'"{entry.name}"', f'"{_hash(entry)}"', name, f"{name}_parameters", len(entry.parameters),
+                  entry.parameter_bytes, translator.shared_bytes, entry.max_threads or 0, f'"{source}"']  # fmt: skip
+        entries.append(f"  {{{', '.join(map(str, fields))}}},")
+    variables = _device_variables(module) if define else []
+    return [
+        *lines,
+        "static const Entry entries[] = {",
+        *entries,
+        "};",
+        "static const ModuleVariable variables[] = {",
+        *[f'  {{"{v.name}", {identifier(v.name)}, {v.size}}},' for v in variables],
+        "  {nullptr, nullptr, 0}};",
+        f"static const Registration registration(entries, {len(entries)}, variables, {len(variables)});",
+    ]
 
 
 def _parts(entries: list[Entry]) -> list[list[Entry]]:
@@ -142,15 +153,15 @@ def translate(ptx: str, source: str) -> list[str]:
         sites: list[str] = []
         translators = [(Translator(module, entry, sites), f"entry_{i}") for i, entry in enumerate(entries)]
         functions = [line for translator, name in translators for line in translator.function(name)]
-        files.append("\n".join([
+        lines = [
             '#include "lane.h"',
             "using namespace emulator;",
-            *_module_variables(module, namespace, define=number == 0),
+            *_variables(module, namespace, define=number == 0),
             "static Site sites[] = {",
             *sites,
             '  {"", ""}};',
             *functions,
-            *_register(module, translators, source, define=number == 0),
-            "",
-        ]))  # fmt: skip
+            *_registration(module, translators, source, define=number == 0),
+        ]
+        files.append("\n".join([*lines, ""]))
     return files

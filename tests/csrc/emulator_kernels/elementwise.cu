@@ -78,6 +78,14 @@ __global__ void total_kernel(const float* x, float* total, unsigned* finished, i
   }
 }
 
+// One warp: loads and shared memory with a stride, stores without.
+__global__ void strided_kernel(const float* x, float* out, int stride) {
+  extern __shared__ float values[];
+  values[threadIdx.x * stride] = x[threadIdx.x * stride];
+  __syncthreads();
+  out[threadIdx.x] = values[threadIdx.x * stride];
+}
+
 }  // namespace
 
 extern "C" int launch_add(const float* a, const float* b, float* sum, int n) {
@@ -94,5 +102,10 @@ extern "C" int launch_row_sums(const void* x, float* sums, int rows, int columns
 // total must be 0; it becomes twice the sum.
 extern "C" int launch_total(const float* x, float* total, unsigned* finished, int n) {
   total_kernel<<<(n + 63) / 64, 64, 64 * sizeof(float)>>>(x, total, finished, n);
+  return cudaGetLastError();
+}
+
+extern "C" int launch_strided(const float* x, float* out, int stride) {
+  strided_kernel<<<1, 32, 32 * stride * sizeof(float)>>>(x, out, stride);
   return cudaGetLastError();
 }

@@ -71,7 +71,8 @@ __device__ void load_stage(const Matmul& p, char* stage, int k) {
     const char* matrix = of_a ? p.a + int64_t{blockIdx.y} * kTile * p.row_bytes
                               : p.b + (int64_t{blockIdx.x} * kTile - kTile) * p.row_bytes;
     const bool there = k + column < p.row_bytes;
-    copy16(shared_address(stage + row * kPitch + column), there ? matrix + row * p.row_bytes + k + column : matrix, there);
+    const char* from = there ? matrix + row * p.row_bytes + k + column : matrix;
+    copy16(shared_address(stage + row * kPitch + column), from, there);
   }
   commit();
 }

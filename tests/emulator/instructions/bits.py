@@ -105,7 +105,8 @@ def permute(t, i, m):
     m.type()
     if m.rest:
         raise Unsupported("modes of prmt")
-    return t.write(i.operands[0], "u32", f"permute_bytes({', '.join(t.read(operand, 'u32') for operand in i.operands[1:])})")
+    arguments = ", ".join(t.read(operand, "u32") for operand in i.operands[1:])
+    return t.write(i.operands[0], "u32", f"permute_bytes({arguments})")
 
 
 @handles("lop3")

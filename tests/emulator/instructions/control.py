@@ -32,6 +32,14 @@ def trap(t, i, m):
     return f'fail(lane, {t.site()}, "trap");'
 
 
+@handles("call")
+def call(t, i, m):
+    m.flag("uni")
+    if "__assertfail" not in i.operands:
+        raise Unsupported("a function that is not inlined")
+    return f'fail(lane, {t.site()}, "assertion failed");'
+
+
 @handles("nanosleep")
 def sleep(t, i, m):
     m.type()

@@ -1,4 +1,4 @@
-"""Floating-point arithmetic. f32 and f64 are float and double; fp16 and bf16, single or packed, are functions on bits."""
+"""Floating-point arithmetic. f32 and f64 are float and double; fp16 and bf16, single or packed, functions on bits."""
 
 from ..ptx import Unsupported
 from . import handles
@@ -8,8 +8,9 @@ FORMATS = {"f16": "F16", "f16x2": "F16", "bf16": "BF16", "bf16x2": "BF16"}
 ONE = {"f16": "0x3c00", "bf16": "0x3f80"}
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _ROUNDED = {"add": "add_rounded", "sub": "add_rounded", "mul": "multiply_rounded", "div": "divide_rounded"}
-_NARROW = {"add": "narrow_add", "sub": "narrow_subtract", "mul": "narrow_multiply", "min": "narrow_min", "max": "narrow_max",
-           "neg": "narrow_negate", "abs": "narrow_absolute", "ex2": "narrow_exp2", "tanh": "narrow_tanh"}  # fmt: skip
+_NARROW = {"add": "narrow_add", "sub": "narrow_subtract", "mul": "narrow_multiply", "min": "narrow_min",
+           "max": "narrow_max", "neg": "narrow_negate", "abs": "narrow_absolute", "ex2": "narrow_exp2",
+           "tanh": "narrow_tanh"}  # fmt: skip
 
 
 def _read(t, operand, kind, ftz):
@@ -82,7 +83,7 @@ def root_or_reciprocal(t, i, m):
     kind = m.type()
     rounding, ftz = m.one_of("approx", *ROUNDS), m.flag("ftz")
     if kind == "f64" and rounding == "approx":
-        raise Unsupported("an approximation to 20 bits")
+        return t.write(i.operands[0], kind, f"reciprocal_upper({t.read(i.operands[1], kind)})")
     a = _read(t, i.operands[1], kind, ftz)
     one = "1.0f" if kind == "f32" else "1.0"
     if rounding in ("approx", "rn"):
@@ -106,7 +107,7 @@ def approximation(t, i, m):
     if kind in FORMATS:
         m.flag("ftz")  # bf16's ex2 has it always; it matters below 2^-126 only
         return _narrow(t, i, m, kind, _NARROW[i.parts[0]])
-    if kind != "f32":
+    if kind != "f32" and i.parts[0] != "rsqrt":
         raise Unsupported(f".{kind}")
     ftz = m.flag("ftz")
     value = f"{_APPROXIMATIONS[i.parts[0]]}({_read(t, i.operands[1], kind, ftz)})"

@@ -62,7 +62,8 @@ def multiply(t, i, m):
         product = f"{unsigned(result)}({result}({a}) * {result}({b}))"
     elif part == "hi":
         result = kind
-        product = f"{unsigned(kind)}(multiply_high({kind}({t.read(sources[0], kind)}), {kind}({t.read(sources[1], kind)})))"
+        a, b = (f"{kind}({t.read(source, kind)})" for source in sources[:2])
+        product = f"{unsigned(kind)}(multiply_high({a}, {b}))"
     else:
         result = kind
         a, b = (t.read(source, unsigned(kind)) for source in sources[:2])
@@ -95,8 +96,9 @@ def remainder(t, i, m):
 def sum_of_absolute_differences(t, i, m):
     kind = m.type()
     a, b = (t.read(operand, kind) for operand in i.operands[1:3])
-    wide = unsigned(kind)
-    return t.write(i.operands[0], wide, f"{wide}({wide}(absolute_difference<{kind}>({a}, {b})) + {t.read(i.operands[3], wide)})")
+    bits = unsigned(kind)
+    difference, c = f"{bits}(absolute_difference<{kind}>({a}, {b}))", t.read(i.operands[3], bits)
+    return t.write(i.operands[0], bits, f"{bits}({difference} + {c})")
 
 
 def _call(t, i, kind, function):
@@ -182,9 +184,9 @@ def set_value(t, i, m):
     operator, ftz = m.one_of(*_COMPARISONS), m.flag("ftz")
     combined = _combined(t, i, m, i.operands[-1], None)
     if source in ("f16x2", "bf16x2"):
-        if result != source:
+        if result not in (source, "u32", "s32"):
             raise Unsupported(f"set from .{source} to .{result}")
-        one = floating.ONE[source[:-2]]
+        one = floating.ONE[source[:-2]] if result == source else "0xffff"
         low, high = floating.packed_comparisons(t, i.operands[1], i.operands[2], operator, source, ftz)
         value = f"pack({combined(low)} ? {one} : 0, {combined(high)} ? {one} : 0)"
         return t.write(i.operands[0], result, value)

@@ -22,7 +22,8 @@ def vote(t, i, m):
     m.one_of("sync")
     mode = m.one_of("all", "any", "uni", "ballot")
     m.one_of("pred", "b32")
-    call = f"vote(lane, {t.site()}, Vote::k{mode.title()}, {t.read(i.operands[1], 'pred')}, {t.read(i.operands[2], 'u32')})"
+    value, lanes = t.read(i.operands[1], "pred"), t.read(i.operands[2], "u32")
+    call = f"vote(lane, {t.site()}, Vote::k{mode.title()}, {value}, {lanes})"
     return t.write(i.operands[0], *(("u32", call) if mode == "ballot" else ("pred", f"bool({call})")))
 
 

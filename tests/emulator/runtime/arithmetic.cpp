@@ -9,7 +9,7 @@
 namespace emulator {
 namespace {
 
-// Compiled with -frounding-math. `operation` is called in the given mode, and its operands are out of the compiler's sight.
+// Calls `operation` in the given mode, with its operands out of the compiler's sight (and -frounding-math).
 template <typename Operation>
 auto in_mode(Round round, const Operation& operation) {
   constexpr int kModes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};

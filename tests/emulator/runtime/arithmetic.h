@@ -45,6 +45,12 @@ inline float reciprocal_sqrt(float a) {
 inline double reciprocal_sqrt(double a) {
   return 1.0 / __builtin_sqrt(a);
 }
+// rcp.approx.ftz.f64 is of the upper 32 bits only, with zeros for the lower; a subnormal number counts as zero.
+inline double reciprocal_upper(double a) {
+  constexpr u64 upper = ~u64(0) << 32, exponent = u64(0x7ff) << 52, sign = u64(1) << 63;
+  const auto cut = [=](u64 bits) { return bit_cast<double>(bits & exponent ? bits & upper : bits & sign); };
+  return cut(bit_cast<u64>(1.0 / cut(bit_cast<u64>(a))));
+}
 float exp2_exact(float a);
 float log2_exact(float a);
 float sin_exact(float a);

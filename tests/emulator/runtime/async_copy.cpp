@@ -1,7 +1,7 @@
 // cp.async. Until a copy lands, its destination is poisoned; it lands at a random time, or as late as its wait allows.
 //
-// For ThreadSanitizer a copy is made at once, by a thread that stands for its group: started by the lane, and joined by it
-// when it waits for the group. Whoever reads the destination without that is in a race with the copy.
+// For ThreadSanitizer a copy is made at once, by a thread that stands for its group: started by the lane, and joined by
+// it when it waits for the group. Whoever reads the destination without that is in a race with the copy.
 #include <string.h>
 
 #include "scheduler.h"
@@ -70,10 +70,12 @@ void wait_before(LaneState& lane, u32 end) {
 
 }  // namespace
 
-void reset_copies(AsyncCopies& copies) {
+void end_copies(LaneState& lane, void* cell) {
+  AsyncCopies& copies = lane.copies;
   copies.pending.clear();
   copies.groups = 0;
   for (const auto& thread : copies.threads) {
+    released(thread->fiber, cell);
     end_shadow(thread->fiber);
   }
   copies.threads.clear();

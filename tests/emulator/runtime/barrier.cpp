@@ -16,6 +16,8 @@ struct Barrier {
 };
 
 Barrier barriers[kBarriers];
+// Where lanes of each warp wait, or null.
+Site* waiting_at[kMaxThreads / kWarpSize];
 struct {
   u32 count;
   bool all;
@@ -30,6 +32,7 @@ void complete(u32 id) {
   for (u32 i = 0; i < lane_count(); ++i) {
     if (lane_at(i).status == Status::kBarrier && lane_at(i).barrier == id) {
       acquired(lane_at(i).fiber, &b.cell);
+      waiting_at[lane_at(i).warpid] = nullptr;
       wake(lane_at(i));
     }
   }
@@ -45,14 +48,10 @@ void try_complete(u32 id) {
 }
 
 // The lanes of a warp come to a barrier together, so at the same one.
-void check_aligned(Lane& lane, Site& site, u32 id) {
-  const u32 first = lane.warpid * kWarpSize;
-  for (u32 i = first; i < first + kWarpSize && i < lane_count(); ++i) {
-    const LaneState& other = lane_at(i);
-    if (other.status == Status::kBarrier && (other.site != &site || other.barrier != id)) {
-      const std::string what = std::string("divergent barrier: a lane of the warp waits at ") + other.site->where;
-      fail(lane, site, what.c_str());
-    }
+void check_aligned(Lane& lane, Site& site) {
+  const Site* other = waiting_at[lane.warpid];
+  if (other && other != &site) {
+    fail(lane, site, (std::string("divergent barrier: a lane of the warp waits at ") + other->where).c_str());
   }
 }
 
@@ -64,7 +63,7 @@ void arrive(Lane& lane, Site& site, bool aligned, u32 id, u32 threads) {
     fail(lane, site, "the number of threads is not a multiple of 32");
   }
   if (aligned) {
-    check_aligned(lane, site, id);
+    check_aligned(lane, site);
   }
   Barrier& b = barriers[id];
   if (b.arrived && b.threads != threads) {
@@ -79,7 +78,7 @@ void arrive(Lane& lane, Site& site, bool aligned, u32 id, u32 threads) {
 void wait_at(Lane& lane, Site& site, u32 id) {
   LaneState& self = state(lane);
   Barrier& b = barriers[id];
-  self.site = &site;
+  self.site = waiting_at[lane.warpid] = &site;
   self.barrier = id;
   self.status = Status::kBarrier;
   const u32 generation = b.generation;
@@ -96,6 +95,9 @@ void wait_at(Lane& lane, Site& site, u32 id) {
 void reset_barriers() {
   for (Barrier& b : barriers) {
     b = {0, 0, 0, true, 0, 0};
+  }
+  for (Site*& site : waiting_at) {
+    site = nullptr;
   }
 }
 

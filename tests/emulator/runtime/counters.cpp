@@ -129,8 +129,9 @@ std::string json(const Requests& r) {
 
 std::string json(const std::string& name, const KernelCounters& k) {
   std::string text = "{\"name\": \"" + readable(name) + "\"";
-  text += ", " + field("launches", k.launches) + ", " + field("blocks", k.blocks) + ", " + field("barriers", k.barriers);
-  text += ", " + field("bytes_read", k.sectors_read * kSector) + ", " + field("bytes_written", k.sectors_written * kSector);
+  text += ", " + field("launches", k.launches) + ", " + field("blocks", k.blocks);
+  text += ", " + field("barriers", k.barriers) + ", " + field("bytes_read", k.sectors_read * kSector);
+  text += ", " + field("bytes_written", k.sectors_written * kSector);
   text += ", \"loads\": " + json(k.loads) + ", \"stores\": " + json(k.stores);
   text += ", \"shared\": {" + field("requests", k.shared_requests) + ", " + field("wavefronts", k.wavefronts) + ", " +
           field("bank_conflicts", k.bank_conflicts) + "}}";
@@ -169,7 +170,8 @@ void end_block_counters() {
     return std::make_pair(a.request(), a.lane) < std::make_pair(b.request(), b.lane);
   });
   for (Iterator begin = events.begin(); begin != events.end();) {
-    const Iterator end = std::find_if(begin, events.cend(), [&](const Event& e) { return e.request() != begin->request(); });
+    const auto other = [&](const Event& e) { return e.request() != begin->request(); };
+    const Iterator end = std::find_if(begin, events.cend(), other);
     if (begin->space == Space::kGlobal) {
       count_global_request(begin, end);
     } else {

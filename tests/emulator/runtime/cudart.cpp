@@ -1,5 +1,5 @@
 // The functions of the CUDA runtime that nvcc's host code and the launchers call. They are local to the library (see
-// exports.map), so that a real CUDA runtime in the same process is neither used nor disturbed. Everything is synchronous.
+// exports.map), so that a real CUDA runtime in the same process is neither used nor disturbed.
 #include <string.h>
 
 #include <map>
@@ -10,6 +10,7 @@
 #include "launch.h"
 
 using namespace emulator::device;
+using emulator::Entry;
 using emulator::failed;
 
 namespace {
@@ -26,10 +27,11 @@ struct Configuration {
 };
 
 struct State {
-  std::map<const void*, Kernel> kernels;           // by the address of the function that launches it
-  std::map<const void*, std::string> variables;    // by the address of the host's shadow of it
-  std::vector<Configuration> configurations;       // <<<...>>> that are being called
+  std::map<const void*, Kernel> kernels;         // by the address of the function that launches it
+  std::map<const void*, std::string> variables;  // by the address of the host's shadow of it
 };
+
+thread_local std::vector<Configuration> configurations;  // <<<...>>> that are being called
 
 State& state() {
   static State* instance = new State;  // never destroyed: kernels are unregistered at exit
@@ -41,8 +43,17 @@ Kernel* find_kernel(const void* function) {
   return found == state().kernels.end() ? nullptr : &found->second;
 }
 
+// Its translation, or null.
+const Entry* entry_of(const Kernel* kernel) {
+  return kernel ? emulator::find_entry(kernel->name.c_str()) : nullptr;
+}
+
+cudaError_t no_kernel() {
+  return failed(cudaErrorInvalidDeviceFunction, "no kernel is at this address");
+}
+
 // What a driver refuses.
-std::string check_shape(const emulator::Entry& entry, const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes) {
+std::string why_refused(const Entry& entry, const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     return "the grid is " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
@@ -69,11 +80,11 @@ std::string check_shape(const emulator::Entry& entry, const Kernel& kernel, dim3
 
 cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes) {
   const Kernel* kernel = find_kernel(function);
-  const emulator::Entry* entry = kernel ? emulator::find_entry(kernel->name.c_str()) : nullptr;
+  const Entry* entry = entry_of(kernel);
   if (!entry) {
-    return failed(cudaErrorInvalidDeviceFunction, kernel ? kernel->name + ": not translated" : "no kernel is at this address");
+    return no_kernel();
   }
-  const std::string refused = check_shape(*entry, *kernel, grid, block, dynamic_bytes);
+  const std::string refused = why_refused(*entry, *kernel, grid, block, dynamic_bytes);
   if (!refused.empty()) {
     return failed(cudaErrorInvalidValue, emulator::readable(kernel->name) + ": " + refused);
   }
@@ -104,7 +115,8 @@ void __cudaUnregisterFatBinary(void**) {
 char __cudaInitModule(void**) {
   return 1;
 }
-void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*) {
+void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*,
+                            int*) {
   state().kernels[host] = {name, -1};
 }
 void __cudaRegisterVar(void**, char* host, char*, const char* name, int, size_t, int, int) {
@@ -113,12 +125,12 @@ void __cudaRegisterVar(void**, char* host, char*, const char* name, int, size_t,
 
 // kernel<<<...>>>
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared_bytes, struct CUstream_st* stream) {
-  state().configurations.push_back({grid, block, shared_bytes, stream});
+  configurations.push_back({grid, block, shared_bytes, stream});
   return 0;
 }
 cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared_bytes, void* stream) {
-  const Configuration c = state().configurations.back();
-  state().configurations.pop_back();
+  const Configuration c = configurations.back();
+  configurations.pop_back();
   *grid = c.grid;
   *block = c.block;
   *shared_bytes = c.shared_bytes;
@@ -129,11 +141,13 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
   *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(function));
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t) {
-  return launch(kernel, grid, block, arguments, shared_bytes);
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes,
+                               cudaStream_t) {
+  return launch(kernel, grid, block, arguments, dynamic_bytes);
 }
-cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t) {
-  return launch(function, grid, block, arguments, shared_bytes);
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes,
+                             cudaStream_t) {
+  return launch(function, grid, block, arguments, dynamic_bytes);
 }
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
   for (unsigned i = 0; i < config->numAttrs; ++i) {
@@ -147,9 +161,9 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   Kernel* kernel = find_kernel(function);
-  const emulator::Entry* entry = kernel ? emulator::find_entry(kernel->name.c_str()) : nullptr;
+  const Entry* entry = entry_of(kernel);
   if (!entry) {
-    return failed(cudaErrorInvalidDeviceFunction, "no kernel is at this address");
+    return no_kernel();
   }
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
     if (value < 0 || value + static_cast<int>(entry->static_shared_bytes) > kSharedBytesPerBlockOptIn) {
@@ -159,15 +173,17 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
     kernel->max_dynamic_shared_bytes = value;
     return cudaSuccess;
   }
-  return attribute == cudaFuncAttributePreferredSharedMemoryCarveout ? cudaSuccess
-                                                                     : failed(cudaErrorInvalidValue, "a function attribute that the emulator does not know");
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) {
+    return cudaSuccess;
+  }
+  return failed(cudaErrorInvalidValue, "a function attribute that the emulator does not know");
 }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* function) {
   const Kernel* kernel = find_kernel(function);
-  const emulator::Entry* entry = kernel ? emulator::find_entry(kernel->name.c_str()) : nullptr;
+  const Entry* entry = entry_of(kernel);
   if (!entry) {
-    return failed(cudaErrorInvalidDeviceFunction, "no kernel is at this address");
+    return no_kernel();
   }
   memset(attributes, 0, sizeof *attributes);
   attributes->sharedSizeBytes = entry->static_shared_bytes;
@@ -181,7 +197,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* function, int threads,
                                                                    size_t dynamic_bytes, unsigned) {
   const Kernel* kernel = find_kernel(function);
-  const emulator::Entry* entry = kernel ? emulator::find_entry(kernel->name.c_str()) : nullptr;
+  const Entry* entry = entry_of(kernel);
   if (!entry || threads <= 0) {
     return failed(cudaErrorInvalidValue, "occupancy of a block without threads, or of no kernel");
   }
@@ -192,8 +208,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
   *blocks = *blocks < 32 ? *blocks : 32;
   return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* function, int threads, size_t bytes) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, function, threads, bytes, 0);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* function, int threads,
+                                                          size_t dynamic_bytes) {
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, function, threads, dynamic_bytes, 0);
 }
 
 }  // extern "C"

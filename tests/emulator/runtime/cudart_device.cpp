@@ -1,4 +1,4 @@
-// The rest of the CUDA runtime: errors, the device, its memory and streams. Everything has happened when a call returns.
+// The rest of the CUDA runtime: errors, the device, its memory and streams. All has happened when a call returns.
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,7 +88,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   };
   const auto found = values.find(attribute);
   if (found == values.end()) {
-    return failed(cudaErrorInvalidValue, "a device attribute that the emulator does not know: " + std::to_string(attribute));
+    return failed(cudaErrorInvalidValue, "an unknown attribute of the device: " + std::to_string(attribute));
   }
   *value = found->second;
   return cudaSuccess;

@@ -14,8 +14,8 @@ const char* emulator_last_error();
 void emulator_guard(const void* begin, size_t bytes);
 void emulator_unguard(const void* begin);
 
-// "random": lanes, warps and blocks run in a random order, and copies land at any time. "latest": copies land as late as
-// they may, and a warp runs as far ahead of the others as it can. Nonzero for any other name.
+// "random": lanes, warps and blocks run in a random order, and copies land at any time. "latest": copies land as late
+// as they may, and a warp runs as far ahead of the others as it can. Nonzero for any other name.
 int emulator_set_schedule(const char* schedule, uint64_t seed);
 
 // Counts memory accesses from here on, or no longer. The counts of all launches by kernel, as JSON; valid until asked

@@ -28,8 +28,8 @@ void end_fiber(Fiber& fiber);
 // After a launch: what end_fiber had to keep until then.
 void forget_fibers();
 
-// For ThreadSanitizer, which takes every fiber for a thread: what one did before released(cell) is seen by another after
-// acquired(cell). Nothing else orders two lanes. Called for any fiber, by whichever runs.
+// For ThreadSanitizer, which takes every fiber for a thread: what one did before released(cell) is seen by another
+// after acquired(cell). Nothing else orders two lanes. Called for any fiber, by whichever runs.
 void released(const Fiber& fiber, void* cell);
 void acquired(const Fiber& fiber, void* cell);
 // A thread that has no stack: what is done between enter() and leave() is its doing.

@@ -4,8 +4,12 @@
 namespace emulator {
 
 void copy_bytes(u8* to, const u8* from, u32 bytes, u32 source_bytes) {
-  for (u32 i = 0; i < bytes; ++i) {
-    to[i] = i < source_bytes ? from[i] : 0;
+  u32 done = 0;
+  for (; done + 4 <= source_bytes; done += 4) {
+    poke(to + done, peek<u32>(from + done));
+  }
+  for (; done < bytes; ++done) {
+    to[done] = done < source_bytes ? from[done] : 0;
   }
 }
 

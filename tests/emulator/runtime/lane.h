@@ -10,7 +10,7 @@
 
 namespace emulator {
 
-// One instruction of a kernel that can fail or is counted. The last fields hold what it accessed before without an error:
+// One instruction of a kernel that can fail or is counted. The last fields are of its last access without an error:
 // addresses in [begin, begin + last] are fine while the registry of allocations is as it was at `epoch`.
 struct Site {
   const char* where;  // "conv.cu:12"
@@ -79,10 +79,15 @@ bool is_local(const Lane& lane, u64 address);
 // Loops call this once per iteration: one that waits for others lets them run, and one that does not end is an error.
 extern u32 fuel;
 void refuel(Lane& lane, const Site& site);
+void count_back_edge(Lane& lane, const Site& site);
 inline void back_edge(Lane& lane, const Site& site) {
+#ifdef EMULATOR_SANITIZE
+  count_back_edge(lane, site);  // not the program's memory
+#else
   if (__builtin_expect(--fuel == 0, 0)) {
     refuel(lane, site);
   }
+#endif
 }
 
 enum class Shuffle { kUp, kDown, kBfly, kIdx };

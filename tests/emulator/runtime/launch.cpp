@@ -148,6 +148,7 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
     error = run_block(entry.function, parameters.data());
     end_block_counters();
   }
+  end_blocks();
   end_launch_counters();
   forget_fibers();
   return error.empty() ? error : where(entry) + error;

@@ -54,7 +54,8 @@ void check_alignment(Lane& lane, const Site& site, u64 address, u32 bytes) {
 // The largest range of addresses around this one of which all may be accessed.
 Range allowed(Lane& lane, const Site& site, u64 address, u32 bytes) {
   const std::vector<Range>& all = ranges();
-  const auto next = std::upper_bound(all.begin(), all.end(), address, [](u64 a, const Range& r) { return a < r.begin; });
+  const auto behind = [](u64 a, const Range& r) { return a < r.begin; };
+  const auto next = std::upper_bound(all.begin(), all.end(), address, behind);
   const Range* before = next == all.begin() ? nullptr : &next[-1];
   if (before && address + bytes <= before->end) {
     return *before;
@@ -168,7 +169,8 @@ u8* check_local(Lane& lane, Site& site, const u8* begin, u64 size, u64 address, 
   check_alignment(lane, site, address, bytes);
   const u64 offset = address - reinterpret_cast<u64>(begin);
   if (offset > size || offset + bytes > size) {
-    fail_access(lane, site, address, bytes, "are outside of the lane's " + std::to_string(size) + " bytes of local memory");
+    fail_access(lane, site, address, bytes,
+                "are outside of the lane's " + std::to_string(size) + " bytes of local memory");
   }
   return reinterpret_cast<u8*>(address);
 }

@@ -33,8 +33,11 @@ inline float to_float_odd(double a) {
 }
 
 struct F16 {
+  // The exponent's bias differs by 112: scaling does subnormal numbers as well.
   static float to_float(u16 a) {
-    return static_cast<float>(bit_cast<_Float16>(a));
+    const u32 magnitude = static_cast<u32>(a & 0x7fff) << 13, sign = static_cast<u32>(a & 0x8000) << 16;
+    const u32 finite = bit_cast<u32>(bit_cast<float>(magnitude) * 0x1p112f);
+    return bit_cast<float>(sign | ((a & 0x7c00) == 0x7c00 ? magnitude | 0x7f800000u : finite));
   }
   static u16 from(float a) {
     return is_nan(a) ? 0x7fff : bit_cast<u16>(static_cast<_Float16>(a));

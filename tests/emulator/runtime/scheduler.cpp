@@ -13,7 +13,7 @@ constexpr u32 kFuel = 1u << 16;         // iterations of loops until another lan
 constexpr u32 kRefuelLimit = 1u << 15;  // 2^31 iterations of one lane: it waits for something that never happens
 
 struct Warp {
-  u32 present, ready, ended;  // a bit for each lane
+  u32 present, ready, ended, at_request;  // a bit for each lane
 };
 
 struct {
@@ -27,6 +27,7 @@ struct {
   Fiber launcher;
   LaneState* current;
   std::string error;
+  int end;  // for ThreadSanitizer: the launcher sees what lanes did
 } running;
 
 Schedule chosen = Schedule::kRandom;
@@ -70,6 +71,7 @@ void set_status(LaneState& lane, Status status) {
   Warp& warp = running.warps[lane.warpid];
   const u32 bit = 1u << lane.laneid;
   warp.ready = status == Status::kReady ? warp.ready | bit : warp.ready & ~bit;
+  warp.at_request = status == Status::kWarp ? warp.at_request | bit : warp.at_request & ~bit;
   const u32 warp_bit = 1u << lane.warpid;
   running.ready_warps = warp.ready ? running.ready_warps | warp_bit : running.ready_warps & ~warp_bit;
 }
@@ -82,10 +84,12 @@ bool same(const Request& a, const Request& b) {
 // Executes the request if every lane of its mask that has not ended has made it.
 void try_request(u32 warp, const Request& request) {
   const u32 lanes = request.lanes & running.warps[warp].present & ~running.warps[warp].ended;
+  if (lanes & ~running.warps[warp].at_request) {
+    return;
+  }
   LaneState* first = &running.lanes[warp * kWarpSize];
   for (u32 left = lanes; left; left &= left - 1) {
-    const LaneState& lane = first[__builtin_ctz(left)];
-    if (lane.status != Status::kWarp || !same(lane.request, request)) {
+    if (!same(first[__builtin_ctz(left)].request, request)) {
       return;
     }
   }
@@ -99,6 +103,8 @@ void try_request(u32 warp, const Request& request) {
 }
 
 void end_lane(LaneState& lane) {
+  end_copies(lane, &running.end);
+  released(lane.fiber, &running.end);
   set_status(lane, Status::kEnded);
   Warp& warp = running.warps[lane.warpid];
   warp.ended |= 1u << lane.laneid;
@@ -137,7 +143,6 @@ void begin_lanes() {
     lane.warpid = i / kWarpSize;
     lane.refuelled = 0;
     running.warps[lane.warpid].present |= 1u << lane.laneid;
-    reset_copies(lane.copies);
     start_fiber(lane.fiber, run_lane);
     set_status(lane, Status::kReady);
   }
@@ -177,9 +182,14 @@ std::string run_block(Function function, const u8* parameters) {
   running.current = next_lane();
   switch_fiber(running.launcher, running.current->fiber);
   for (u32 i = 0; i < running.lane_count; ++i) {
+    end_copies(running.lanes[i], &running.end);  // of lanes that are given up
     end_fiber(running.lanes[i].fiber);
   }
   return !running.error.empty() || !running.live ? running.error : deadlock();
+}
+
+void end_blocks() {
+  acquired(running.launcher, &running.end);
 }
 
 void join(Lane& lane, const Request& request) {
@@ -241,6 +251,12 @@ void refuel(Lane& lane, const Site& site) {
     fail(lane, site, "the loop does not end");
   }
   yield(lane);
+}
+
+void count_back_edge(Lane& lane, const Site& site) {
+  if (--fuel == 0) {
+    refuel(lane, site);
+  }
 }
 
 LaneState& lane_at(u32 index) {

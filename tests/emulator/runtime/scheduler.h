@@ -71,6 +71,8 @@ u32 random_number();
 
 // Runs `function` on every lane of the block: "", or what went wrong.
 std::string run_block(Function function, const u8* parameters);
+// After the last block of a launch. Until then no block is ordered after another.
+void end_blocks();
 
 // For lanes. join: waits until the lanes of the request's mask have asked the same, and it was executed.
 void join(Lane& lane, const Request& request);
@@ -93,7 +95,7 @@ void try_barriers();  // a lane ended: the others may be complete
 void copy_bytes(u8* to, const u8* from, u32 bytes, u32 source_bytes);
 
 // async_copy.cpp
-void reset_copies(AsyncCopies& copies);
+void end_copies(LaneState& lane, void* cell);  // those that the lane did not wait for are released()
 void land_some(AsyncCopies& copies);
 
 }  // namespace emulator

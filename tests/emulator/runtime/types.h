@@ -22,16 +22,16 @@ inline To bit_cast(From from) {
   return to;
 }
 
-// Of any alignment and dynamic type.
+// Whatever type the bytes have been written as. p must be aligned.
 template <typename T>
 inline T peek(const u8* p) {
-  T value;
-  __builtin_memcpy(&value, p, sizeof(T));
-  return value;
+  typedef T __attribute__((may_alias)) Aliased;
+  return *reinterpret_cast<const Aliased*>(p);
 }
 template <typename T>
 inline void poke(u8* p, T value) {
-  __builtin_memcpy(p, &value, sizeof(T));
+  typedef T __attribute__((may_alias)) Aliased;
+  *reinterpret_cast<Aliased*>(p) = value;
 }
 
 }  // namespace emulator

@@ -89,7 +89,9 @@ void execute_vote(LaneState* warp, u32 lanes) {
 void execute_match(LaneState* warp, u32 lanes) {
   each<u64, Matched>(warp, lanes, [&](u32, u64 value, Matched& result) {
     u32 equal = 0;
-    each<u64, Matched>(warp, lanes, [&](u32 other, u64 o, Matched&) { equal |= static_cast<u32>(o == value) << other; });
+    each<u64, Matched>(warp, lanes, [&](u32 other, u64 others, Matched&) {
+      equal |= static_cast<u32>(others == value) << other;
+    });
     result = {equal, equal == lanes};
   });
 }
