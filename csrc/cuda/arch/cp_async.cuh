@@ -1,4 +1,4 @@
-// Copies from global to shared memory that run beside the thread which issued them (PTX ISA, cp.async; sm_80 and later).
+// Copies from global to shared memory that run beside the thread which issued them (PTX ISA, cp.async).
 #pragma once
 
 #include <stdint.h>

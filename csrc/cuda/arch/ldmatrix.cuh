@@ -1,5 +1,6 @@
-// Four matrices of 8 rows of 16 bytes from shared memory to the registers of a warp (PTX ISA, ldmatrix). Lanes 8i … 8i + 7
-// give the addresses of matrix i's rows, and register i of a lane is matrix i's row lane / 4, bytes 4 (lane % 4) and on.
+// Four matrices of 8 rows of 16 bytes, from shared memory to the registers of a warp (PTX ISA, ldmatrix). Lanes 8i to
+// 8i + 7 give the addresses of matrix i's rows; register i of a lane is of matrix i's row lane / 4 the bytes from
+// 4 (lane % 4).
 #pragma once
 
 #include <stdint.h>

@@ -1,0 +1,47 @@
+#include "conv_dgrad.cuh"
+
+#include "conv_launch.cuh"
+#include "conv_merge.h"
+
+namespace resnet_fused::cuda {
+namespace {
+
+using Kernel = void (*)(ConvDgradKernelParams);
+
+template <typename Math>
+Kernel kernel_for(const TilePlan& plan) {
+  if (!plan.vector) {
+    return conv_dgrad_kernel<Math, Tile64x64, false>;
+  }
+  switch (plan.tile) {
+    case TileChoice::k128x128:
+      return conv_dgrad_kernel<Math, Tile128x128, true>;
+    case TileChoice::k128x64:
+      return conv_dgrad_kernel<Math, Tile128x64, true>;
+    default:
+      return conv_dgrad_kernel<Math, Tile64x64, true>;
+  }
+}
+
+}  // namespace
+
+int64_t conv_dgrad_workspace(const ConvDgradParams& params) {
+  return params.sums ? int64_t{plan_conv_dgrad(params).row_tiles} * 2 * params.problem.shape.C * sizeof(float) : 0;
+}
+
+void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStream_t stream) {
+  const ConvShape& shape = params.problem.shape;
+  TilePlan plan = plan_conv_dgrad(params);
+  ConvDgradKernelParams kernel_params{
+      params, plan, params.sums ? static_cast<float*>(workspace) : nullptr,
+      whole_pieces(shape.C, params.problem) && all_aligned(params.dx, params.add, params.add_out, params.input.x)};
+  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
+  launch(kernel, "conv_dgrad", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
+         kernel_params);
+  if (params.sums) {
+    const float* invstd = params.input.affine + 3 * int64_t{shape.C};
+    launch_merge_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);
+  }
+}
+
+}  // namespace resnet_fused::cuda

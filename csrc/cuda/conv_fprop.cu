@@ -1,0 +1,46 @@
+#include "conv_fprop.cuh"
+
+#include "conv_launch.cuh"
+#include "conv_merge.h"
+
+namespace resnet_fused::cuda {
+namespace {
+
+using Kernel = void (*)(ConvFpropKernelParams);
+
+template <typename Math>
+Kernel kernel_for(const TilePlan& plan) {
+  if (!plan.vector) {
+    return conv_fprop_kernel<Math, Tile64x64, false>;
+  }
+  switch (plan.tile) {
+    case TileChoice::k128x128:
+      return conv_fprop_kernel<Math, Tile128x128, true>;
+    case TileChoice::k128x64:
+      return conv_fprop_kernel<Math, Tile128x64, true>;
+    default:
+      return conv_fprop_kernel<Math, Tile64x64, true>;
+  }
+}
+
+}  // namespace
+
+int64_t conv_fprop_workspace(const ConvFpropParams& params) {
+  return params.stats ? int64_t{plan_conv_fprop(params).row_tiles} * 2 * params.problem.shape.K * sizeof(float) : 0;
+}
+
+void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStream_t stream) {
+  const ConvShape& shape = params.problem.shape;
+  TilePlan plan = plan_conv_fprop(params);
+  ConvFpropKernelParams kernel_params{params, plan, params.stats ? static_cast<float*>(workspace) : nullptr,
+                                      whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual)};
+  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
+  launch(kernel, "conv_fprop", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
+         kernel_params);
+  if (params.stats) {
+    int tile_pixels = tile_size(plan.tile).m, pixels = shape.N * shape.P * shape.Q;
+    launch_merge_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats}, stream);
+  }
+}
+
+}  // namespace resnet_fused::cuda

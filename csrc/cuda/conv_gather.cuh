@@ -1,0 +1,124 @@
+// The pixels' operand of fprop and dgrad, [kTileM][kTileK]: for each pixel of the tile, a chunk of the taps and channels
+// that it meets. An address is that of the pixel's first tap plus what the tap cursor has come to, which is the same for
+// all pixels; so that nothing is divided in the main loop.
+#pragma once
+
+#include "arch/cp_async.cuh"
+#include "conv_prologue.cuh"
+#include "conv_tile.cuh"
+#include "conv_window.cuh"
+
+namespace resnet_fused::cuda {
+
+// Whether each of a thread's pieces was copied or is padding, for the last few loads: COUNT bits each.
+template <int COUNT>
+struct CopiedPieces {
+  uint32_t bits = 0;
+
+  __device__ __forceinline__ void push(bool copied) { bits = bits << 1 | copied; }
+  __device__ __forceinline__ bool get(int i, int lag) const { return bits >> (COUNT * (lag + 1) - 1 - i) & 1; }
+};
+
+template <typename T, typename TileShape, typename Source, bool VECTOR>
+struct PixelGather {
+  using Layout = ReductionInner<T, TileShape::kTileM>;
+  using Own = OwnPieces<Layout, TileShape::kThreads>;
+
+  Source source;
+  Window window;
+  TapSteps steps;
+  TapCursor next;
+  int group_channel;                  // first channel of the group
+  int form_channel;                   // of the chunk that is formed next, within the group
+  int64_t pixel_offset[Own::kCount];  // of the first tap's first channel; may lie outside of the image
+  int row[Own::kCount], column[Own::kCount];
+  CopiedPieces<Own::kCount> copied;
+
+  // Pixels from first_pixel on, of [images][window.rows][window.columns].
+  __device__ __forceinline__ PixelGather(const Source& source, const Window& window, int images, int groups, int group,
+                                         int first_pixel)
+      : source(source),
+        window(window),
+        steps{window.taps[0],
+              window.taps[1],
+              window.channels / groups,
+              static_cast<int64_t>(window.dilation[0]) * window.width * window.channels,
+              static_cast<int64_t>(window.dilation[1]) * window.channels,
+              1},
+        next(steps, Own::column() * kPiece<T>),
+        group_channel(group * steps.channels),
+        form_channel(next.c) {
+    int pixels = images * window.rows * window.columns;
+#pragma unroll
+    for (int i = 0; i < Own::kCount; ++i) {
+      int m = first_pixel + Own::row(i);
+      Pixel pixel = pixel_at(m, window.rows, window.columns);
+      row[i] = m < pixels ? window.stride[0] * pixel.i + window.origin[0] : kOutside;
+      column[i] = window.stride[1] * pixel.j + window.origin[1];
+      int64_t line = static_cast<int64_t>(pixel.n) * window.height + row[i];
+      pixel_offset[i] = (line * window.width + column[i]) * window.channels + group_channel;
+    }
+  }
+
+  __device__ __forceinline__ int tiles() const { return source.tensors(); }
+
+  __device__ __forceinline__ void load(char* tile) {
+#pragma unroll
+    for (int i = 0; i < Own::kCount; ++i) {
+      if constexpr (VECTOR) {
+        bool there = meets(next, i);
+        int64_t offset = there ? pixel_offset[i] + next.offset : 0;
+        for (int t = 0; t < source.tensors(); ++t) {
+          cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+        }
+        copied.push(there);
+      } else {
+        load_elements_of(tile, i);
+      }
+    }
+    next.advance(steps, kTileK<T>);
+  }
+
+  __device__ __forceinline__ void form(char* tile, int lag) {
+    if constexpr (VECTOR) {
+      if (!source.forms()) {
+        return;
+      }
+#pragma unroll
+      for (int i = 0; i < Own::kCount; ++i) {
+        if (copied.get(i, lag)) {
+          source.form(tile + Own::offset(i), Layout::kBytes, group_channel + form_channel);
+        }
+      }
+      form_channel += kTileK<T>;
+      while (form_channel >= steps.channels) {
+        form_channel -= steps.channels;
+      }
+    }
+  }
+
+ private:
+  static constexpr int kOutside = -(1 << 30);  // as far from any image as to stay outside whatever is added
+
+  __device__ __forceinline__ bool meets(const TapCursor& tap, int i) const {
+    unsigned h = row[i] + window.dilation[0] * tap.r, w = column[i] + window.dilation[1] * tap.s;
+    return tap.inside(steps) && h < static_cast<unsigned>(window.height) && w < static_cast<unsigned>(window.width);
+  }
+
+  // A piece whose elements may be of different taps, formed at once.
+  __device__ __forceinline__ void load_elements_of(char* tile, int i) const {
+    float v[kPiece<T>];
+    TapCursor tap = next;
+#pragma unroll
+    for (int e = 0; e < kPiece<T>; ++e) {
+      v[e] = 0.0f;
+      if (meets(tap, i)) {
+        v[e] = to_float(source.element(pixel_offset[i] + tap.offset, group_channel + tap.c));
+      }
+      tap.advance(steps, 1);
+    }
+    write_piece<T>(tile + Own::offset(i), v);
+  }
+};
+
+}  // namespace resnet_fused::cuda

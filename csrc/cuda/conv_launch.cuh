@@ -1,0 +1,31 @@
+// From a plan to the kernel that was instantiated for it.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "heuristics.h"
+
+namespace resnet_fused::cuda {
+
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) {
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+  }
+}
+
+constexpr int kSharedBytesWithoutAsking = 48 << 10;
+
+template <typename Params>
+void launch(void (*kernel)(Params), const char* name, int blocks, int threads, int shared_bytes, cudaStream_t stream,
+            const Params& params) {
+  if (shared_bytes > kSharedBytesWithoutAsking) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               shared_bytes),
+          name);
+  }
+  kernel<<<blocks, threads, shared_bytes, stream>>>(params);
+  check(cudaGetLastError(), name);
+}
+
+}  // namespace resnet_fused::cuda

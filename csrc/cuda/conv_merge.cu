@@ -1,0 +1,98 @@
+#include "conv_merge.h"
+
+#include "conv_launch.cuh"
+#include "element.cuh"
+
+namespace resnet_fused::cuda {
+namespace {
+
+// A block has kChannels columns of kSegments threads; tiles go round over the segments.
+constexpr int kChannels = 32, kSegments = 32;
+
+// Over the segments of a channel, in their order; all of them get the sum.
+__device__ double sum_segments(double value) {
+  __shared__ double values[kSegments][kChannels];
+  int channel = threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
+  __syncthreads();
+  values[segment][channel] = value;
+  __syncthreads();
+  double sum = 0;
+  for (int i = 0; i < kSegments; ++i) {
+    sum += values[i][channel];
+  }
+  return sum;
+}
+
+// The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then the squared
+// deviations of the tiles' means from it. In float64, for there are as many tiles as a large image has.
+__global__ void __launch_bounds__(kChannels* kSegments) merge_statistics_kernel(MergeStatisticsParams p) {
+  int channel = blockIdx.x * kChannels + threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
+  bool there = channel < p.channels;
+  auto tile_pixels = [&](int tile) { return static_cast<double>(min(p.tile_pixels, p.pixels - tile * p.tile_pixels)); };
+  double sum = 0, m2 = 0;
+  for (int tile = segment; there && tile < p.tiles; tile += kSegments) {
+    sum += tile_pixels(tile) * p.partials[static_cast<int64_t>(tile) * 2 * p.channels + channel];
+  }
+  double mean = sum_segments(sum) / max(p.pixels, 1);
+  for (int tile = segment; there && tile < p.tiles; tile += kSegments) {
+    const float* partial = p.partials + static_cast<int64_t>(tile) * 2 * p.channels + channel;
+    double deviation = partial[0] - mean;
+    m2 += partial[p.channels] + tile_pixels(tile) * deviation * deviation;
+  }
+  m2 = sum_segments(m2);
+  if (there && segment == 0) {
+    p.stats[channel] = mean;
+    p.stats[p.channels + channel] = m2;
+  }
+}
+
+__global__ void __launch_bounds__(kChannels* kSegments) merge_sums_kernel(MergeSumsParams p) {
+  int channel = blockIdx.x * kChannels + threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
+  bool there = channel < p.channels;
+  double sum = 0, sum_x = 0;
+  for (int tile = segment; there && tile < p.tiles; tile += kSegments) {
+    const float* partial = p.partials + static_cast<int64_t>(tile) * 2 * p.channels + channel;
+    sum += partial[0];
+    sum_x += partial[p.channels];
+  }
+  sum = sum_segments(sum);
+  sum_x = sum_segments(sum_x);
+  if (there && segment == 0) {
+    p.sums[channel] = sum;
+    p.sums[p.channels + channel] = sum_x * p.invstd[channel];
+  }
+}
+
+constexpr int kSplitThreads = 256;
+
+template <typename T>
+__global__ void __launch_bounds__(kSplitThreads) merge_splits_kernel(MergeSplitsParams p) {
+  int64_t element = static_cast<int64_t>(blockIdx.x) * kSplitThreads + threadIdx.x;
+  if (element < p.elements) {
+    float sum = 0;
+    for (int split = 0; split < p.splits; ++split) {
+      sum += p.partials[split * p.elements + element];
+    }
+    static_cast<T*>(p.result)[element] = from_float<T>(sum);
+  }
+}
+
+}  // namespace
+
+void launch_merge_statistics(const MergeStatisticsParams& params, cudaStream_t stream) {
+  launch(merge_statistics_kernel, "merge_statistics", ceil_div(params.channels, kChannels), kChannels * kSegments, 0,
+         stream, params);
+}
+
+void launch_merge_sums(const MergeSumsParams& params, cudaStream_t stream) {
+  launch(merge_sums_kernel, "merge_sums", ceil_div(params.channels, kChannels), kChannels * kSegments, 0, stream, params);
+}
+
+void launch_merge_splits(const MergeSplitsParams& params, cudaStream_t stream) {
+  auto kernel = params.dtype == DType::kFloat32    ? merge_splits_kernel<float>
+                : params.dtype == DType::kBFloat16 ? merge_splits_kernel<__nv_bfloat16>
+                                                   : merge_splits_kernel<__half>;
+  launch(kernel, "merge_splits", ceil_div(params.elements, kSplitThreads), kSplitThreads, 0, stream, params);
+}
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,37 @@
+// The second stage of the convolutions' reductions: what their blocks left in the workspace, added in a fixed order.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "dtype.h"
+
+namespace resnet_fused::cuda {
+
+struct MergeStatisticsParams {
+  const float* partials;  // [tiles][2][channels]: mean and M2, of tile_pixels each but for the last
+  int tiles, channels;
+  int tile_pixels, pixels;
+  float* stats;           // [2][channels]
+};
+
+struct MergeSumsParams {
+  const float* partials;  // [tiles][2][channels]
+  int tiles, channels;
+  const float* invstd;    // [channels], times which goes the second sum
+  float* sums;            // [2][channels]
+};
+
+struct MergeSplitsParams {
+  const float* partials;  // [splits][elements]
+  int splits;
+  int64_t elements;
+  DType dtype;
+  void* result;           // [elements]
+};
+
+void launch_merge_statistics(const MergeStatisticsParams& params, cudaStream_t stream);
+void launch_merge_sums(const MergeSumsParams& params, cudaStream_t stream);
+void launch_merge_splits(const MergeSplitsParams& params, cudaStream_t stream);
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,101 @@
+// The product of two tiles in shared memory, added to accumulators that are spread over the registers of the block. Each
+// warp computes [kWarpM][kWarpN] of it by mma, from fragments of the operands.
+#pragma once
+
+#include "arch/ldmatrix.cuh"
+#include "arch/mma.cuh"
+#include "conv_tile.cuh"
+
+namespace resnet_fused::cuda {
+
+// The kinds of arithmetic: element type, and mma on fragments whose k is 2 pieces.
+struct MathHalf {
+  using Element = __half;
+  static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k16_f16(c, a, b);
+  }
+};
+struct MathBFloat16 {
+  using Element = __nv_bfloat16;
+  static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k16_bf16(c, a, b);
+  }
+};
+
+// Four 8 x 8 matrices (16-bit elements) of an operand: along its rows or columns (`extent`, of the tile) from `first`, and
+// along the reduction from piece `k_piece`. Register i is of the extent's half i % 2 and the reduction's i / 2 if
+// EXTENT_FIRST, else the other way round: the orders in which mma takes a and b.
+template <typename T, typename Layout, bool EXTENT_FIRST>
+__device__ __forceinline__ void load_fragments(uint32_t (&r)[4], uint32_t tile, int first, int k_piece) {
+  int lane = threadIdx.x % 32, matrix = lane / 8, line = lane % 8;
+  int extent_half = EXTENT_FIRST ? matrix % 2 : matrix / 2;
+  int k_half = EXTENT_FIRST ? matrix / 2 : matrix % 2;
+  if constexpr (Layout::kInner) {
+    ldmatrix_x4(r, tile + Layout::offset(first + 8 * extent_half + line, k_piece + k_half));
+  } else {
+    ldmatrix_x4_trans(r, tile + Layout::offset((k_piece + k_half) * kPiece<T> + line, first / kPiece<T> + extent_half));
+  }
+}
+
+template <typename Math, typename TileShape, typename LayoutA, typename LayoutB>
+struct Product {
+  using T = typename Math::Element;
+  static constexpr int kMmaM = TileShape::kWarpM / 16, kMmaN = TileShape::kWarpN / 8;
+
+  float c[kMmaM][kMmaN][4];
+  int first_m, first_n;  // of this warp
+
+  __device__ __forceinline__ Product() {
+    int warp = threadIdx.x / 32;
+    first_m = warp % TileShape::kWarpsM * TileShape::kWarpM;
+    first_n = warp / TileShape::kWarpsM * TileShape::kWarpN;
+#pragma unroll
+    for (int i = 0; i < kMmaM; ++i) {
+#pragma unroll
+      for (int j = 0; j < kMmaN; ++j) {
+        c[i][j][0] = c[i][j][1] = c[i][j][2] = c[i][j][3] = 0.0f;
+      }
+    }
+  }
+
+  __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
+    uint32_t a_address = shared_address(tile_a), b_address = shared_address(tile_b);
+#pragma unroll
+    for (int k_piece = 0; k_piece < kChunkPieces; k_piece += 2) {
+      uint32_t a[kMmaM][4], b[kMmaN][2];
+#pragma unroll
+      for (int i = 0; i < kMmaM; ++i) {
+        load_fragments<T, LayoutA, true>(a[i], a_address, first_m + 16 * i, k_piece);
+      }
+#pragma unroll
+      for (int j = 0; j < kMmaN; j += 2) {
+        uint32_t two[4];
+        load_fragments<T, LayoutB, false>(two, b_address, first_n + 8 * j, k_piece);
+        b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];
+      }
+#pragma unroll
+      for (int i = 0; i < kMmaM; ++i) {
+#pragma unroll
+        for (int j = 0; j < kMmaN; ++j) {
+          Math::mma(c[i][j], a[i], b[j]);
+        }
+      }
+    }
+  }
+
+  // The accumulators as a matrix, rows `pitch` apart.
+  __device__ __forceinline__ void store(float* staged, int pitch) const {
+    int lane = threadIdx.x % 32, row = first_m + lane / 4, column = first_n + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kMmaM; ++i) {
+#pragma unroll
+      for (int j = 0; j < kMmaN; ++j) {
+        float* at = staged + (row + 16 * i) * pitch + column + 8 * j;
+        *reinterpret_cast<float2*>(at) = make_float2(c[i][j][0], c[i][j][1]);
+        *reinterpret_cast<float2*>(at + 8 * pitch) = make_float2(c[i][j][2], c[i][j][3]);
+      }
+    }
+  }
+};
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,49 @@
+#include "conv_wgrad.cuh"
+
+#include "conv_launch.cuh"
+#include "conv_merge.h"
+
+namespace resnet_fused::cuda {
+namespace {
+
+using Kernel = void (*)(ConvWgradKernelParams);
+
+template <typename Math>
+Kernel kernel_for(const TilePlan& plan) {
+  if (!plan.vector) {
+    return conv_wgrad_kernel<Math, Tile64x64, false>;
+  }
+  switch (plan.tile) {
+    case TileChoice::k128x128:
+      return conv_wgrad_kernel<Math, Tile128x128, true>;
+    case TileChoice::k128x64:
+      return conv_wgrad_kernel<Math, Tile128x64, true>;
+    default:
+      return conv_wgrad_kernel<Math, Tile64x64, true>;
+  }
+}
+
+int64_t weights(const ConvShape& s) { return int64_t{s.K} * s.R * s.S * (s.C / s.groups); }
+
+}  // namespace
+
+int64_t conv_wgrad_workspace(const ConvWgradParams& params) {
+  int splits = plan_conv_wgrad(params).splits;
+  return splits > 1 ? splits * weights(params.problem.shape) * sizeof(float) : 0;
+}
+
+void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStream_t stream) {
+  const ConvShape& shape = params.problem.shape;
+  TilePlan plan = plan_conv_wgrad(params);
+  float* partials = plan.splits > 1 ? static_cast<float*>(workspace) : nullptr;
+  ConvWgradKernelParams kernel_params{params, plan, partials,
+                                      whole_pieces(shape.C, params.problem) && aligned(params.dw)};
+  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
+  launch(kernel, "conv_wgrad", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
+         kernel_params);
+  if (partials) {
+    launch_merge_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
+  }
+}
+
+}  // namespace resnet_fused::cuda

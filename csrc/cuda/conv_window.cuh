@@ -1,0 +1,62 @@
+// Which pixel of a tensor a filter's tap meets: source coordinate = stride * pixel + origin + dilation * tap.
+#pragma once
+
+#include "conv.h"
+
+namespace resnet_fused::cuda {
+
+struct Window {
+  int height, width, channels;  // of the tensor that is read; channels of all groups
+  int rows, columns;            // of each image's pixels that are computed
+  int taps[2];
+  int stride[2], origin[2], dilation[2];
+};
+
+// Output pixels over the input: fprop, and wgrad's second operand.
+__host__ __device__ inline Window output_window(const ConvShape& s) {
+  return {s.H, s.W, s.C, s.P, s.Q, {s.R, s.S}, {s.stride[0], s.stride[1]}, {-s.padding[0], -s.padding[1]},
+          {s.dilation[0], s.dilation[1]}};
+}
+
+// A pixel of [images][rows][columns].
+struct Pixel {
+  int n, i, j;
+};
+
+__device__ __forceinline__ Pixel pixel_at(int m, int rows, int columns) {
+  int line = m / columns;
+  return {line / rows, line % rows, m - line * columns};
+}
+
+// A position in the reduction over taps and channels, (r, s, c), and what it adds to an address. Channels are innermost.
+struct TapSteps {
+  int taps_r, taps_s, channels;  // of one group; no taps at all where one of the first is 0
+  int64_t per_r, per_s, per_c;   // elements
+};
+
+struct TapCursor {
+  int r, s, c;
+  int64_t offset;
+
+  __device__ __forceinline__ TapCursor(const TapSteps& steps, int start) : r(0), s(0), c(0), offset(0) {
+    advance(steps, start);
+  }
+
+  __device__ __forceinline__ void advance(const TapSteps& steps, int by) {
+    c += by;
+    offset += by * steps.per_c;
+    while (c >= steps.channels) {
+      c -= steps.channels;
+      offset += steps.per_s - steps.channels * steps.per_c;
+      if (++s == steps.taps_s) {
+        s = 0;
+        ++r;
+        offset += steps.per_r - steps.taps_s * steps.per_s;
+      }
+    }
+  }
+
+  __device__ __forceinline__ bool inside(const TapSteps& steps) const { return r < steps.taps_r; }
+};
+
+}  // namespace resnet_fused::cuda
