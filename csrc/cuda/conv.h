@@ -1,9 +1,9 @@
 // Convolutions with what surrounds them, as implicit matrix products: the prologue that forms an operand while it is on
 // its way to the product, and the epilogue that finishes a tile of the result before it is stored.
 //
-// Activations are dense NHWC, weights [K][R][S][C / groups], of float16, bfloat16 or float32; sums are of float32. A batch
-// norm is float [4][channels], rows mean, scale, shift and invstd, and z(x) = (x - mean) * scale + shift. ReLU passes what
-// is not <= 0, so NaN. Launchers put kernels on a stream and return; they throw std::runtime_error where CUDA refuses.
+// Activations are dense NHWC, weights [K][R][S][C / groups], of float16, bfloat16 or float32; sums are of float32. A
+// batch norm is float [4][channels], rows mean, scale, shift and invstd, and z(x) = (x - mean) * scale + shift. ReLU
+// passes what is not <= 0, so NaN. Launchers put kernels on a stream; they throw std::runtime_error where CUDA refuses.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -67,8 +67,8 @@ struct ConvFpropParams {
   bool relu;                     // of the epilogue
 };
 
-// dx = dgrad(draw, w) + (add where not (add_out <= 0)). With sums, [2][C]: sum g and sum g * (x - mean) * invstd, where g
-// is dx as stored, where not (z(x) <= 0) if input.relu.
+// dx = dgrad(draw, w) + (add where not (add_out <= 0)). With sums, [2][C]: sum g and sum g * (x - mean) * invstd, where
+// g is dx as stored, and if input.relu where not (z(x) <= 0).
 struct ConvDgradParams {
   ConvProblem problem;
   DrawTensor draw;

@@ -1,27 +1,18 @@
 #include "conv_dgrad.cuh"
 
-#include "conv_launch.cuh"
+#include "conv_choose.cuh"
 #include "conv_merge.h"
+#include "launch.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
 
-using Kernel = void (*)(ConvDgradKernelParams);
-
-template <typename Math>
-Kernel kernel_for(const TilePlan& plan) {
-  if (!plan.vector) {
-    return conv_dgrad_kernel<Math, Tile64x64, false>;
+struct Dgrad {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_dgrad_kernel<Math, TileShape, VECTOR>;
   }
-  switch (plan.tile) {
-    case TileChoice::k128x128:
-      return conv_dgrad_kernel<Math, Tile128x128, true>;
-    case TileChoice::k128x64:
-      return conv_dgrad_kernel<Math, Tile128x64, true>;
-    default:
-      return conv_dgrad_kernel<Math, Tile64x64, true>;
-  }
-}
+};
 
 }  // namespace
 
@@ -35,9 +26,8 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
   ConvDgradKernelParams kernel_params{
       params, plan, params.sums ? static_cast<float*>(workspace) : nullptr,
       whole_pieces(shape.C, params.problem) && all_aligned(params.dx, params.add, params.add_out, params.input.x)};
-  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
-  launch(kernel, "conv_dgrad", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
-         kernel_params);
+  launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups),
+         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
   if (params.sums) {
     const float* invstd = params.input.affine + 3 * int64_t{shape.C};
     launch_merge_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);

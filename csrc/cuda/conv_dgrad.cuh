@@ -1,5 +1,5 @@
-// dx = dgrad(draw, w) as products [pixels][taps K] x [taps K][C], one for each class of pixels: those of equal height and
-// width modulo the stride are reached by the same taps of the filter, and by no others.
+// dx = dgrad(draw, w) as products [pixels][taps K] x [taps K][C], one for each class of pixels: those whose coordinates
+// are equal modulo the stride are reached by the same taps of the filter, and by no others.
 #pragma once
 
 #include "conv_epilogue.cuh"
@@ -66,7 +66,7 @@ struct PixelClass {
 
   // The reduction over the filters' taps, its channels being the group's filters.
   __device__ __forceinline__ TapSteps filter_steps(const ConvShape& shape) const {
-    int64_t channels = shape.C / shape.groups;
+    int channels = shape.C / shape.groups;
     return {r.count, s.count, shape.K / shape.groups, r.step * shape.S * channels, s.step * channels,
             shape.R * shape.S * channels};
   }

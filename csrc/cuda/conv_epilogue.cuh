@@ -1,4 +1,4 @@
-// From accumulators to results: a tile is staged in shared memory as float32, so that each thread then has pieces of whole
+// From accumulators to results: a tile is staged in shared memory as float32, so that each thread then has pieces of
 // rows to store, of the same few channels in every row.
 #pragma once
 

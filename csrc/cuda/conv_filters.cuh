@@ -44,8 +44,8 @@ struct FilterRows {
   __device__ __forceinline__ void form(char*, int) {}
 };
 
-// dgrad: [kTileK][kTileN], a row for each tap and filter, of neighbouring input channels. `steps` walks over the taps that
-// reach the pixels of the tile, its channels being filters.
+// dgrad: [kTileK][kTileN], a row for each tap and filter, of neighbouring input channels. `steps` goes over the taps
+// that reach the pixels of the tile, its channels being filters.
 template <typename T, typename TileShape, bool VECTOR>
 struct FilterTaps {
   using Layout = ReductionOuter<T, TileShape::kTileN>;

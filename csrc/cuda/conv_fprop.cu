@@ -1,27 +1,18 @@
 #include "conv_fprop.cuh"
 
-#include "conv_launch.cuh"
+#include "conv_choose.cuh"
 #include "conv_merge.h"
+#include "launch.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
 
-using Kernel = void (*)(ConvFpropKernelParams);
-
-template <typename Math>
-Kernel kernel_for(const TilePlan& plan) {
-  if (!plan.vector) {
-    return conv_fprop_kernel<Math, Tile64x64, false>;
+struct Fprop {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_fprop_kernel<Math, TileShape, VECTOR>;
   }
-  switch (plan.tile) {
-    case TileChoice::k128x128:
-      return conv_fprop_kernel<Math, Tile128x128, true>;
-    case TileChoice::k128x64:
-      return conv_fprop_kernel<Math, Tile128x64, true>;
-    default:
-      return conv_fprop_kernel<Math, Tile64x64, true>;
-  }
-}
+};
 
 }  // namespace
 
@@ -34,12 +25,12 @@ void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStrea
   TilePlan plan = plan_conv_fprop(params);
   ConvFpropKernelParams kernel_params{params, plan, params.stats ? static_cast<float*>(workspace) : nullptr,
                                       whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual)};
-  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
-  launch(kernel, "conv_fprop", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
-         kernel_params);
+  launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups),
+         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
   if (params.stats) {
     int tile_pixels = tile_size(plan.tile).m, pixels = shape.N * shape.P * shape.Q;
-    launch_merge_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats}, stream);
+    launch_merge_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats},
+                            stream);
   }
 }
 

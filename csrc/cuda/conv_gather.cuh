@@ -1,6 +1,6 @@
-// The pixels' operand of fprop and dgrad, [kTileM][kTileK]: for each pixel of the tile, a chunk of the taps and channels
-// that it meets. An address is that of the pixel's first tap plus what the tap cursor has come to, which is the same for
-// all pixels; so that nothing is divided in the main loop.
+// The pixels' operand of fprop and dgrad, [kTileM][kTileK]: for each pixel of the tile, a chunk of the taps and
+// channels that it meets. An address is that of the pixel's first tap plus what the tap cursor has come to, which is the
+// same for all pixels; so that nothing is divided in the main loop.
 #pragma once
 
 #include "arch/cp_async.cuh"
@@ -42,8 +42,8 @@ struct PixelGather {
         steps{window.taps[0],
               window.taps[1],
               window.channels / groups,
-              static_cast<int64_t>(window.dilation[0]) * window.width * window.channels,
-              static_cast<int64_t>(window.dilation[1]) * window.channels,
+              window.dilation[0] * window.width * window.channels,
+              window.dilation[1] * window.channels,
               1},
         next(steps, Own::column() * kPiece<T>),
         group_channel(group * steps.channels),
@@ -68,8 +68,11 @@ struct PixelGather {
       if constexpr (VECTOR) {
         bool there = meets(next, i);
         int64_t offset = there ? pixel_offset[i] + next.offset : 0;
-        for (int t = 0; t < source.tensors(); ++t) {
-          cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+#pragma unroll
+        for (int t = 0; t < Source::kMaxTensors; ++t) {
+          if (t < source.tensors()) {
+            cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+          }
         }
         copied.push(there);
       } else {
@@ -107,17 +110,13 @@ struct PixelGather {
 
   // A piece whose elements may be of different taps, formed at once.
   __device__ __forceinline__ void load_elements_of(char* tile, int i) const {
-    float v[kPiece<T>];
     TapCursor tap = next;
-#pragma unroll
+    T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
+#pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
-      v[e] = 0.0f;
-      if (meets(tap, i)) {
-        v[e] = to_float(source.element(pixel_offset[i] + tap.offset, group_channel + tap.c));
-      }
+      piece[e] = meets(tap, i) ? source.element(pixel_offset[i] + tap.offset, group_channel + tap.c) : T(0.0f);
       tap.advance(steps, 1);
     }
-    write_piece<T>(tile + Own::offset(i), v);
   }
 };
 

@@ -31,7 +31,8 @@ __device__ __forceinline__ void wait_for_copies(int pending) {
 
 // product += a b over `chunks` chunks, with `stages` of them in shared memory.
 template <typename ProductType, typename OperandA, typename OperandB>
-__device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& a, OperandB& b, int chunks, int stages) {
+__device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& a, OperandB& b, int chunks,
+                                                int stages) {
   int a_bytes = a.tiles() * OperandA::Layout::kBytes;
   int stage_bytes = a_bytes + b.tiles() * OperandB::Layout::kBytes;
   int lag = stages - 2;

@@ -1,7 +1,8 @@
 #include "conv_merge.h"
 
-#include "conv_launch.cuh"
 #include "element.cuh"
+#include "heuristics.h"
+#include "launch.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -23,8 +24,8 @@ __device__ double sum_segments(double value) {
   return sum;
 }
 
-// The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then the squared
-// deviations of the tiles' means from it. In float64, for there are as many tiles as a large image has.
+// The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then squared
+// deviations of the tiles' means from it. In float64, for there may be thousands of tiles.
 __global__ void __launch_bounds__(kChannels* kSegments) merge_statistics_kernel(MergeStatisticsParams p) {
   int channel = blockIdx.x * kChannels + threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
   bool there = channel < p.channels;
@@ -85,7 +86,8 @@ void launch_merge_statistics(const MergeStatisticsParams& params, cudaStream_t s
 }
 
 void launch_merge_sums(const MergeSumsParams& params, cudaStream_t stream) {
-  launch(merge_sums_kernel, "merge_sums", ceil_div(params.channels, kChannels), kChannels * kSegments, 0, stream, params);
+  launch(merge_sums_kernel, "merge_sums", ceil_div(params.channels, kChannels), kChannels * kSegments, 0, stream,
+         params);
 }
 
 void launch_merge_splits(const MergeSplitsParams& params, cudaStream_t stream) {

@@ -1,5 +1,5 @@
-// Both operands of wgrad, [kTileK][extent]: a row for each output pixel, of neighbouring columns. A column is a channel of
-// the input seen through one tap, in the order (r, s, c) of the weights; or, through a window of one tap, a channel of draw.
+// Both operands of wgrad, [kTileK][extent]: a row for each output pixel, of neighbouring columns. A column is a channel
+// of the input seen through a tap, in the order (r, s, c) of the weights; or, through a window of one tap, of draw.
 #pragma once
 
 #include "conv_gather.cuh"
@@ -70,8 +70,11 @@ struct PixelRows {
       if constexpr (VECTOR) {
         bool there = own_column < columns && meets();
         int64_t offset = there ? element_offset() : 0;
-        for (int t = 0; t < source.tensors(); ++t) {
-          cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+#pragma unroll
+        for (int t = 0; t < Source::kMaxTensors; ++t) {
+          if (t < source.tensors()) {
+            cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+          }
         }
         copied.push(there);
       } else {
@@ -112,20 +115,19 @@ struct PixelRows {
   }
 
   __device__ __forceinline__ int64_t element_offset() const {
-    int64_t line = static_cast<int64_t>(next.at.n) * window.height + source_row();
-    return (line * window.width + source_column()) * window.channels + channel;
+    int in_image = (source_row() * window.width + source_column()) * window.channels + channel;
+    return static_cast<int64_t>(next.at.n) * (window.height * window.width * window.channels) + in_image;
   }
 
   // A piece whose elements may be of different taps, formed at once.
   __device__ __forceinline__ void load_elements_of(char* tile, int i) {
-    float v[kPiece<T>];
-#pragma unroll
+    T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
+#pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
       locate(own_column + e);
       bool there = own_column + e < columns && meets();
-      v[e] = there ? to_float(source.element(element_offset(), channel)) : 0.0f;
+      piece[e] = there ? source.element(element_offset(), channel) : T(0.0f);
     }
-    write_piece<T>(tile + Own::offset(i), v);
   }
 };
 

@@ -1,5 +1,5 @@
-// The product of two tiles in shared memory, added to accumulators that are spread over the registers of the block. Each
-// warp computes [kWarpM][kWarpN] of it by mma, from fragments of the operands.
+// The product of two tiles in shared memory, added to accumulators in the registers of the block. Each warp computes
+// [kWarpM][kWarpN] of it by mma, from fragments of the operands.
 #pragma once
 
 #include "arch/ldmatrix.cuh"
@@ -21,19 +21,40 @@ struct MathBFloat16 {
     mma_m16n8k16_bf16(c, a, b);
   }
 };
+struct MathTf32 {
+  using Element = float;
+  static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k8_tf32(c, a, b);
+  }
+};
 
-// Four 8 x 8 matrices (16-bit elements) of an operand: along its rows or columns (`extent`, of the tile) from `first`, and
-// along the reduction from piece `k_piece`. Register i is of the extent's half i % 2 and the reduction's i / 2 if
+// Four matrices of 8 x 16 bytes of an operand: along its rows or columns (`extent`, of the tile) from `first`, and
+// along the reduction from piece `k_piece`. Register i is of the extent's half i % 2 and of the reduction's i / 2 if
 // EXTENT_FIRST, else the other way round: the orders in which mma takes a and b.
 template <typename T, typename Layout, bool EXTENT_FIRST>
-__device__ __forceinline__ void load_fragments(uint32_t (&r)[4], uint32_t tile, int first, int k_piece) {
+__device__ __forceinline__ void load_fragments(uint32_t (&r)[4], const char* tile, int first, int k_piece) {
   int lane = threadIdx.x % 32, matrix = lane / 8, line = lane % 8;
   int extent_half = EXTENT_FIRST ? matrix % 2 : matrix / 2;
   int k_half = EXTENT_FIRST ? matrix / 2 : matrix % 2;
   if constexpr (Layout::kInner) {
-    ldmatrix_x4(r, tile + Layout::offset(first + 8 * extent_half + line, k_piece + k_half));
-  } else {
-    ldmatrix_x4_trans(r, tile + Layout::offset((k_piece + k_half) * kPiece<T> + line, first / kPiece<T> + extent_half));
+    ldmatrix_x4(r, shared_address(tile) + Layout::offset(first + 8 * extent_half + line, k_piece + k_half));
+  } else if constexpr (sizeof(T) == 2) {
+    int k = (k_piece + k_half) * kPiece<T> + line;
+    ldmatrix_x4_trans(r, shared_address(tile) + Layout::offset(k, first / kPiece<T> + extent_half));
+  } else {  // ldmatrix transposes 16 bits at a time
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int k = (k_piece + (EXTENT_FIRST ? i / 2 : i % 2)) * kPiece<T> + lane % 4;
+      int extent = first + (EXTENT_FIRST ? i % 2 : i / 2) * 8 + lane / 4;
+      const char* piece = tile + Layout::offset(k, extent / kPiece<T>);
+      r[i] = reinterpret_cast<const uint32_t*>(piece)[extent % kPiece<T>];
+    }
+  }
+  if constexpr (sizeof(T) == 4) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      r[i] = to_tf32(r[i]);
+    }
   }
 }
 
@@ -59,18 +80,17 @@ struct Product {
   }
 
   __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
-    uint32_t a_address = shared_address(tile_a), b_address = shared_address(tile_b);
 #pragma unroll
     for (int k_piece = 0; k_piece < kChunkPieces; k_piece += 2) {
       uint32_t a[kMmaM][4], b[kMmaN][2];
 #pragma unroll
       for (int i = 0; i < kMmaM; ++i) {
-        load_fragments<T, LayoutA, true>(a[i], a_address, first_m + 16 * i, k_piece);
+        load_fragments<T, LayoutA, true>(a[i], tile_a, first_m + 16 * i, k_piece);
       }
 #pragma unroll
       for (int j = 0; j < kMmaN; j += 2) {
         uint32_t two[4];
-        load_fragments<T, LayoutB, false>(two, b_address, first_n + 8 * j, k_piece);
+        load_fragments<T, LayoutB, false>(two, tile_b, first_n + 8 * j, k_piece);
         b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];
       }
 #pragma unroll

@@ -1,7 +1,8 @@
 // The prologues: operands of the product as functions of the tensors that are in memory. A source has
-//     tensors(), tensor(i): what is copied to shared memory for it, and whether that forms() anything else,
-//     form(piece, tile_bytes, channel): turns a copied piece into the operand's, in place; the pieces of the other tensors
-//         are `tile_bytes` apart,
+//     tensors(), tensor(i): what is copied to shared memory for it,
+//     forms(): whether the operand is anything else than a copy,
+//     form(piece, tile_bytes, channel): turns a copied piece into the operand's, in place; the pieces of the other
+//         tensors are `tile_bytes` apart,
 //     element(offset, channel): one element of the operand, straight from memory.
 // Channels count within the tensor, over all groups.
 #pragma once
@@ -12,22 +13,25 @@
 namespace resnet_fused::cuda {
 
 // The same expression, and thus the same ReLU mask, wherever z is computed; compiled with -fmad=false.
-__device__ __forceinline__ float affine_of(float centred, float scale, float shift) { return fmaf(centred, scale, shift); }
+__device__ __forceinline__ float affine_of(float centred, float scale, float shift) {
+  return fmaf(centred, scale, shift);
+}
 
-__device__ __forceinline__ float zero_up_to_zero(float argument, float value) { return argument <= 0.0f ? 0.0f : value; }
+// ReLU, and its gradient. NaN passes.
+__device__ __forceinline__ float zero_up_to_zero(float argument, float value) {
+  return argument <= 0.0f ? 0.0f : value;
+}
 
-// Vectors over the channels, constant while a kernel runs. `count` is as in load_elements.
-template <int COUNT>
-__device__ __forceinline__ void load_constants(float (&v)[COUNT], const float* from) {
-#pragma unroll
-  for (int e = 0; e < COUNT; e += 4) {
-    float4 four = __ldg(reinterpret_cast<const float4*>(from + e));
-    v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
-  }
+// From a vector over the channels, constant while a kernel runs.
+__device__ __forceinline__ void load_constants(float (&v)[4], const float* from) {
+  float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
 }
 
 template <typename T>
 struct ActivationSource {
+  static constexpr int kMaxTensors = 1;
+
   const T* x;
   const float* affine;
   int channels;
@@ -41,15 +45,19 @@ struct ActivationSource {
   __device__ __forceinline__ bool forms() const { return affine != nullptr; }
 
   __device__ __forceinline__ void form(char* piece, int, int channel) const {
-    float v[kPiece<T>], mean[kPiece<T>], scale[kPiece<T>], shift[kPiece<T>];
+    float v[kPiece<T>];
     read_piece<T>(v, piece);
-    load_constants(mean, affine + channel);
-    load_constants(scale, affine + channels + channel);
-    load_constants(shift, affine + 2 * channels + channel);
 #pragma unroll
-    for (int e = 0; e < kPiece<T>; ++e) {
-      float z = affine_of(v[e] - mean[e], scale[e], shift[e]);
-      v[e] = relu ? zero_up_to_zero(z, z) : z;
+    for (int first = 0; first < kPiece<T>; first += 4) {
+      float mean[4], scale[4], shift[4];
+      load_constants(mean, affine + channel + first);
+      load_constants(scale, affine + channels + channel + first);
+      load_constants(shift, affine + 2 * channels + channel + first);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        float z = affine_of(v[first + e] - mean[e], scale[e], shift[e]);
+        v[first + e] = relu ? zero_up_to_zero(z, z) : z;
+      }
     }
     write_piece<T>(piece, v);
   }
@@ -66,6 +74,8 @@ struct ActivationSource {
 
 template <typename T>
 struct DrawSource {
+  static constexpr int kMaxTensors = 3;
+
   const T *grad, *raw, *out;
   const float *affine, *mean_g, *slope;
   int channels;
@@ -97,9 +107,9 @@ struct DrawSource {
       }
     }
     if (raw) {
-      float d[kPiece<T>];
-      read_piece<T>(d, piece + tile_bytes);
-      form_batch_norm<kPiece<T>>(g, d, channel);
+      float v[kPiece<T>];
+      read_piece<T>(v, piece + tile_bytes);
+      form_batch_norm(g, v, channel);
     }
     write_piece<T>(piece, g);
   }
@@ -111,33 +121,36 @@ struct DrawSource {
     }
     if (raw) {
       const float* a = affine + channel;
-      float d = to_float(raw[offset]) - a[0], scale = a[channels];
-      if (relu && !out) {
-        g = zero_up_to_zero(affine_of(d, scale, a[2 * channels]), g);
-      }
-      g = scale * fmaf(-slope[channel], d, g - mean_g[channel]);
+      g = draw_of(g, to_float(raw[offset]) - a[0], a[channels], a[2 * channels], mean_g[channel], slope[channel]);
     }
     return from_float<T>(g);
   }
 
  private:
-  // g, masked unless by the affine, becomes draw; d is raw, of which the mean is subtracted here.
-  template <int COUNT>
-  __device__ __forceinline__ void form_batch_norm(float (&g)[COUNT], float (&d)[COUNT], int channel) const {
-    float mean[COUNT], scale[COUNT], shift[COUNT], mean_of_g[COUNT], slopes[COUNT];
-    load_constants(mean, affine + channel);
-    load_constants(scale, affine + channels + channel);
-    load_constants(shift, affine + 2 * channels + channel);
-    load_constants(mean_of_g, mean_g + channel);
-    load_constants(slopes, slope + channel);
+  // draw from g, masked unless by the affine, and raw. Four channels at a time, for want of registers.
+  __device__ __forceinline__ void form_batch_norm(float (&g)[kPiece<T>], const float (&v)[kPiece<T>],
+                                                  int channel) const {
 #pragma unroll
-    for (int e = 0; e < COUNT; ++e) {
-      float centred = d[e] - mean[e];
-      if (relu && !out) {
-        g[e] = zero_up_to_zero(affine_of(centred, scale[e], shift[e]), g[e]);
+    for (int first = 0; first < kPiece<T>; first += 4) {
+      float mean[4], scale[4], shift[4], mean_of_g[4], slopes[4];
+      load_constants(mean, affine + channel + first);
+      load_constants(scale, affine + channels + channel + first);
+      load_constants(shift, affine + 2 * channels + channel + first);
+      load_constants(mean_of_g, mean_g + channel + first);
+      load_constants(slopes, slope + channel + first);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        g[first + e] = draw_of(g[first + e], v[first + e] - mean[e], scale[e], shift[e], mean_of_g[e], slopes[e]);
       }
-      g[e] = scale[e] * fmaf(-slopes[e], centred, g[e] - mean_of_g[e]);
     }
+  }
+
+  __device__ __forceinline__ float draw_of(float g, float centred, float scale, float shift, float mean_of_g,
+                                           float slope_of_g) const {
+    if (relu && !out) {
+      g = zero_up_to_zero(affine_of(centred, scale, shift), g);
+    }
+    return scale * fmaf(-slope_of_g, centred, g - mean_of_g);
   }
 };
 

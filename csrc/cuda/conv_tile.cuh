@@ -1,7 +1,7 @@
 // How one thread block's tiles are cut, and where their pieces lie in shared memory.
 //
 // The block computes a tile [kTileM][kTileN] of the result, a chunk of kTileK of the reduction at a time. A chunk of an
-// operand is stored as rows of pieces, in one of two orders: as it comes from memory, so that a piece stays in one piece.
+// operand is stored as rows of pieces, in one of two orders: the one in which memory has it.
 // Pieces are swizzled: the 8 rows that ldmatrix reads at a time lie in different banks.
 #pragma once
 

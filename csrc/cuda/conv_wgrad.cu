@@ -1,27 +1,18 @@
 #include "conv_wgrad.cuh"
 
-#include "conv_launch.cuh"
+#include "conv_choose.cuh"
 #include "conv_merge.h"
+#include "launch.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
 
-using Kernel = void (*)(ConvWgradKernelParams);
-
-template <typename Math>
-Kernel kernel_for(const TilePlan& plan) {
-  if (!plan.vector) {
-    return conv_wgrad_kernel<Math, Tile64x64, false>;
+struct Wgrad {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_wgrad_kernel<Math, TileShape, VECTOR>;
   }
-  switch (plan.tile) {
-    case TileChoice::k128x128:
-      return conv_wgrad_kernel<Math, Tile128x128, true>;
-    case TileChoice::k128x64:
-      return conv_wgrad_kernel<Math, Tile128x64, true>;
-    default:
-      return conv_wgrad_kernel<Math, Tile64x64, true>;
-  }
-}
+};
 
 int64_t weights(const ConvShape& s) { return int64_t{s.K} * s.R * s.S * (s.C / s.groups); }
 
@@ -38,9 +29,8 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
   float* partials = plan.splits > 1 ? static_cast<float*>(workspace) : nullptr;
   ConvWgradKernelParams kernel_params{params, plan, partials,
                                       whole_pieces(shape.C, params.problem) && aligned(params.dw)};
-  Kernel kernel = params.problem.dtype == DType::kFloat16 ? kernel_for<MathHalf>(plan) : kernel_for<MathBFloat16>(plan);
-  launch(kernel, "conv_wgrad", plan.blocks(shape.groups), tile_size(plan.tile).threads, plan.shared_bytes, stream,
-         kernel_params);
+  launch(choose_kernel<Wgrad>(params.problem, plan), "conv_wgrad", plan.blocks(shape.groups),
+         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
   if (partials) {
     launch_merge_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
   }

@@ -28,15 +28,14 @@ __device__ __forceinline__ Pixel pixel_at(int m, int rows, int columns) {
   return {line / rows, line % rows, m - line * columns};
 }
 
-// A position in the reduction over taps and channels, (r, s, c), and what it adds to an address. Channels are innermost.
+// A position (r, s, c) in the reduction over taps and channels, and how far it is from (0, 0, 0) in elements.
 struct TapSteps {
   int taps_r, taps_s, channels;  // of one group; no taps at all where one of the first is 0
-  int64_t per_r, per_s, per_c;   // elements
+  int per_r, per_s, per_c;       // elements
 };
 
 struct TapCursor {
-  int r, s, c;
-  int64_t offset;
+  int r, s, c, offset;
 
   __device__ __forceinline__ TapCursor(const TapSteps& steps, int start) : r(0), s(0), c(0), offset(0) {
     advance(steps, start);

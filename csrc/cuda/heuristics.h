@@ -23,8 +23,8 @@ struct TilePlan {
   int stages;   // chunks of the reduction in shared memory
   int shared_bytes;
   int row_tiles, column_tiles;  // of one group
-  int splits;                   // of the reduction over blocks, `split_chunks` chunks each; wgrad alone has more than one
-  int split_chunks;
+  int splits;                   // of wgrad's reduction over blocks; else 1
+  int split_chunks;             // of one split
 
   int blocks(int groups) const { return row_tiles * column_tiles * groups * splits; }
 };
@@ -42,8 +42,8 @@ inline int staged_bytes(TileSize tile, DType dtype) {
   return 4 * (tile.m * (tile.n + 8) + tile.threads * piece_elements(dtype));
 }
 
-// Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. Of each
-// block CUDA takes 1024 bytes.
+// Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA
+// takes 1024 bytes for each block.
 inline int choose_stages(int stage_bytes, int shared_bytes) {
   int of_two = (shared_bytes - 1024) / 2;
   bool four = stage_bytes * 4 <= of_two || (stage_bytes * 3 > of_two && stage_bytes * 4 <= shared_bytes);
@@ -51,8 +51,8 @@ inline int choose_stages(int stage_bytes, int shared_bytes) {
 }
 
 // Sets what follows from the choice of a tile; a and b are the numbers of tensors that form the operands.
-inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vector, int64_t rows, int64_t columns, int a,
-                          int b) {
+inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vector, int64_t rows, int64_t columns,
+                          int a, int b) {
   TileSize size = tile_size(tile);
   int stage_bytes = (size.m * a + size.n * b) * kRowBytes;
   TilePlan plan{tile, vector};
@@ -64,11 +64,19 @@ inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vect
   return plan;
 }
 
+// Multiply-adds of float32 have no kernel for it.
+inline bool has_largest_tile(const ConvProblem& problem) {
+  return problem.dtype != DType::kFloat32 || problem.allow_tf32;
+}
+
 // The largest tile that does not leave multiprocessors or more than half of its columns idle.
 inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t rows, int64_t columns, int a) {
   for (TileChoice tile : {TileChoice::k128x128, TileChoice::k128x64}) {
     TilePlan plan = plan_tile(tile, problem, vector, rows, columns, a, 1);
     bool busy = int64_t{plan.row_tiles} * plan.column_tiles * problem.shape.groups >= problem.device.multiprocessors;
+    if (tile == TileChoice::k128x128 && !has_largest_tile(problem)) {
+      continue;
+    }
     if (vector && busy && columns > tile_size(tile).n / 2 && plan.shared_bytes <= problem.device.shared_bytes) {
       return plan;
     }
@@ -123,8 +131,10 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   const ConvShape& s = p.problem.shape;
   bool vector = vector_draw(p.draw, p.problem) && vector_activation(p.input, p.problem);
   int64_t rows = s.K / s.groups, columns = int64_t{s.R} * s.S * (s.C / s.groups);
-  bool wide = vector && rows > 64;
-  TileChoice tile = wide && columns > 64 ? TileChoice::k128x128 : wide ? TileChoice::k128x64 : TileChoice::k64x64;
+  TileChoice tile = TileChoice::k64x64;
+  if (vector && rows > 64) {
+    tile = columns > 64 && has_largest_tile(p.problem) ? TileChoice::k128x128 : TileChoice::k128x64;
+  }
   TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 1);
   // Two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.
   constexpr int kMinSplitChunks = 16;
