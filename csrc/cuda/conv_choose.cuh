@@ -14,13 +14,15 @@ auto kernel_of_plan(const TilePlan& plan) {
   if (!plan.vector) {
     return Pass::template kernel<Math, Tile64x64, false>();
   }
-  if constexpr (!std::is_same_v<Math, MathFfma>) {
+  if constexpr (!std::is_same_v<Math, MathFfma>) {  // of which has_large_tiles says the same
     if (plan.tile == TileChoice::k128x128) {
       return Pass::template kernel<Math, Tile128x128, true>();
     }
+    if (plan.tile == TileChoice::k128x64) {
+      return Pass::template kernel<Math, Tile128x64, true>();
+    }
   }
-  return plan.tile == TileChoice::k64x64 ? Pass::template kernel<Math, Tile64x64, true>()
-                                         : Pass::template kernel<Math, Tile128x64, true>();
+  return Pass::template kernel<Math, Tile64x64, true>();
 }
 
 template <typename Pass>

@@ -27,7 +27,7 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
       params, plan, params.sums ? static_cast<float*>(workspace) : nullptr,
       whole_pieces(shape.C, params.problem) && all_aligned(params.dx, params.add, params.add_out, params.input.x)};
   launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups),
-         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
+         kThreads, plan.shared_bytes, stream, kernel_params);
   if (params.sums) {
     const float* invstd = params.input.affine + 3 * int64_t{shape.C};
     launch_merge_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);

@@ -81,7 +81,7 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
   Window window = pixel_class.window(shape);
   AffineColumns<kPiece<T>> affine(p.partials ? conv.input.affine : nullptr, shape.C, columns);
   float sum[kPiece<T>] = {}, sum_x[kPiece<T>] = {};
-#pragma unroll 2
+#pragma unroll 1
   for (int i = 0; i < tile.kRows; ++i) {
     Pixel pixel = pixel_at(first_pixel + tile.row(i), window.rows, window.columns);
     int h = pixel_class.residue_h + shape.stride[0] * pixel.i, w = pixel_class.residue_w + shape.stride[1] * pixel.j;
@@ -127,7 +127,7 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(TileShape::kThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
     conv_dgrad_kernel(const __grid_constant__ ConvDgradKernelParams p) {
   using T = typename Math::Element;
   using Pixels = PixelGather<T, TileShape, DrawSource<T>, VECTOR>;

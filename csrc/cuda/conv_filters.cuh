@@ -11,7 +11,7 @@ namespace resnet_fused::cuda {
 template <typename T, typename TileShape, bool VECTOR>
 struct FilterRows {
   using Layout = ReductionInner<T, TileShape::kTileN>;
-  using Own = OwnPieces<Layout, TileShape::kThreads>;
+  using Own = OwnPieces<Layout>;
 
   const T* filters;  // of the tile
   int count;         // of the tile that there are
@@ -49,7 +49,7 @@ struct FilterRows {
 template <typename T, typename TileShape, bool VECTOR>
 struct FilterTaps {
   using Layout = ReductionOuter<T, TileShape::kTileN>;
-  using Own = OwnPieces<Layout, TileShape::kThreads>;
+  using Own = OwnPieces<Layout>;
 
   const T* filters;  // at the first tap and the tile's first channel
   int count;  // channels of the tile that there are

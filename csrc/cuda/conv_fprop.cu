@@ -26,7 +26,7 @@ void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStrea
   ConvFpropKernelParams kernel_params{params, plan, params.stats ? static_cast<float*>(workspace) : nullptr,
                                       whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual)};
   launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups),
-         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
+         kThreads, plan.shared_bytes, stream, kernel_params);
   if (params.stats) {
     int tile_pixels = tile_size(plan.tile).m, pixels = shape.N * shape.P * shape.Q;
     launch_merge_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats},

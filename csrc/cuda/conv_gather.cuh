@@ -22,15 +22,16 @@ struct CopiedPieces {
 template <typename T, typename TileShape, typename Source, bool VECTOR>
 struct PixelGather {
   using Layout = ReductionInner<T, TileShape::kTileM>;
-  using Own = OwnPieces<Layout, TileShape::kThreads>;
+  using Own = OwnPieces<Layout>;
 
   Source source;
   Window window;
   TapSteps steps;
   TapCursor next;
-  int group_channel;                  // first channel of the group
-  int form_channel;                   // of the chunk that is formed next, within the group
-  int64_t pixel_offset[Own::kCount];  // of the first tap's first channel; may lie outside of the image
+  int group_channel;  // first channel of the group
+  int form_channel;   // of the chunk that is formed next, within the group
+  int64_t image_offset;           // of the tile's first image
+  int pixel_offset[Own::kCount];  // from there, of the first tap's first channel, which may be outside of the image
   int row[Own::kCount], column[Own::kCount];
   CopiedPieces<Own::kCount> copied;
 
@@ -49,13 +50,15 @@ struct PixelGather {
         group_channel(group * steps.channels),
         form_channel(next.c) {
     int pixels = images * window.rows * window.columns;
+    int first_image = pixel_at(first_pixel, window.rows, window.columns).n;
+    image_offset = static_cast<int64_t>(first_image) * window.height * window.width * window.channels;
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       int m = first_pixel + Own::row(i);
       Pixel pixel = pixel_at(m, window.rows, window.columns);
       row[i] = m < pixels ? window.stride[0] * pixel.i + window.origin[0] : kOutside;
       column[i] = window.stride[1] * pixel.j + window.origin[1];
-      int64_t line = static_cast<int64_t>(pixel.n) * window.height + row[i];
+      int line = (pixel.n - first_image) * window.height + row[i];
       pixel_offset[i] = (line * window.width + column[i]) * window.channels + group_channel;
     }
   }
@@ -67,7 +70,7 @@ struct PixelGather {
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
         bool there = meets(next, i);
-        int64_t offset = there ? pixel_offset[i] + next.offset : 0;
+        int64_t offset = there ? image_offset + (pixel_offset[i] + next.offset) : 0;
 #pragma unroll
         for (int t = 0; t < Source::kMaxTensors; ++t) {
           if (t < source.tensors()) {
@@ -87,7 +90,7 @@ struct PixelGather {
       if (!source.forms()) {
         return;
       }
-#pragma unroll
+#pragma unroll 1
       for (int i = 0; i < Own::kCount; ++i) {
         if (copied.get(i, lag)) {
           source.form(tile + Own::offset(i), Layout::kBytes, group_channel + form_channel);
@@ -114,7 +117,7 @@ struct PixelGather {
     T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
-      piece[e] = meets(tap, i) ? source.element(pixel_offset[i] + tap.offset, group_channel + tap.c) : T(0.0f);
+      piece[e] = meets(tap, i) ? source.element(image_offset + (pixel_offset[i] + tap.offset), group_channel + tap.c) : T(0.0f);
       tap.advance(steps, 1);
     }
   }

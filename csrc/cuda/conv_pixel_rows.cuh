@@ -31,10 +31,10 @@ struct PixelCursor {
   }
 };
 
-template <typename T, int EXTENT, typename TileShape, typename Source, bool VECTOR>
+template <typename T, int EXTENT, typename Source, bool VECTOR>
 struct PixelRows {
   using Layout = ReductionOuter<T, EXTENT>;
-  using Own = OwnPieces<Layout, TileShape::kThreads>;
+  using Own = OwnPieces<Layout>;
 
   Source source;
   Window window;
@@ -89,7 +89,7 @@ struct PixelRows {
       if (!source.forms()) {
         return;
       }
-#pragma unroll
+#pragma unroll 1
       for (int i = 0; i < Own::kCount; ++i) {
         if (copied.get(i, lag)) {
           source.form(tile + Own::offset(i), Layout::kBytes, channel);

@@ -6,20 +6,19 @@
 #pragma once
 
 #include "element.cuh"
+#include "heuristics.h"
 
 namespace resnet_fused::cuda {
 
-// MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 128, 168 and 128 for the three below.
-template <int TILE_M, int TILE_N, int WARPS_M, int WARPS_N, int MIN_BLOCKS>
+// Of 2 x 2 warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 255, 168 and 128 for 2, 3 and 4.
+template <int TILE_M, int TILE_N, int MIN_BLOCKS>
 struct Tile {
-  static constexpr int kTileM = TILE_M, kTileN = TILE_N;
-  static constexpr int kWarpsM = WARPS_M, kWarpsN = WARPS_N;
-  static constexpr int kWarpM = TILE_M / WARPS_M, kWarpN = TILE_N / WARPS_N;
-  static constexpr int kThreads = 32 * WARPS_M * WARPS_N, kMinBlocks = MIN_BLOCKS;
+  static constexpr int kTileM = TILE_M, kTileN = TILE_N, kMinBlocks = MIN_BLOCKS;
+  static constexpr int kWarpsM = 2, kWarpM = TILE_M / 2, kWarpN = TILE_N / 2;
 };
-using Tile128x128 = Tile<128, 128, 2, 4, 2>;
-using Tile128x64 = Tile<128, 64, 2, 2, 3>;
-using Tile64x64 = Tile<64, 64, 2, 2, 4>;
+using Tile128x128 = Tile<128, 128, 2>;
+using Tile128x64 = Tile<128, 64, 3>;
+using Tile64x64 = Tile<64, 64, 3>;
 
 constexpr int kChunkPieces = 4;
 template <typename T>
@@ -52,9 +51,9 @@ struct ReductionOuter {
 };
 
 // The pieces of a tile that a thread copies, and forms, are its own: one column of pieces, every kRowStep-th row.
-template <typename Layout, int THREADS>
+template <typename Layout>
 struct OwnPieces {
-  static constexpr int kRowStep = THREADS / Layout::kRowPieces;
+  static constexpr int kRowStep = kThreads / Layout::kRowPieces;
   static constexpr int kCount = Layout::kRows / kRowStep;
   static_assert(kCount * kRowStep == Layout::kRows, "threads divide the tile");
 

@@ -30,7 +30,7 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
   ConvWgradKernelParams kernel_params{params, plan, partials,
                                       whole_pieces(shape.C, params.problem) && aligned(params.dw)};
   launch(choose_kernel<Wgrad>(params.problem, plan), "conv_wgrad", plan.blocks(shape.groups),
-         tile_size(plan.tile).threads, plan.shared_bytes, stream, kernel_params);
+         kThreads, plan.shared_bytes, stream, kernel_params);
   if (partials) {
     launch_merge_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
   }

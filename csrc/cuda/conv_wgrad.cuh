@@ -42,11 +42,11 @@ __device__ __forceinline__ void finish_wgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(TileShape::kThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
     conv_wgrad_kernel(const __grid_constant__ ConvWgradKernelParams p) {
   using T = typename Math::Element;
-  using Draw = PixelRows<T, TileShape::kTileM, TileShape, DrawSource<T>, VECTOR>;
-  using Input = PixelRows<T, TileShape::kTileN, TileShape, ActivationSource<T>, VECTOR>;
+  using Draw = PixelRows<T, TileShape::kTileM, DrawSource<T>, VECTOR>;
+  using Input = PixelRows<T, TileShape::kTileN, ActivationSource<T>, VECTOR>;
   const ConvShape& shape = p.conv.problem.shape;
   BlockTile block = block_tile(p.plan, blockIdx.x);
   int split = block.group / shape.groups, group = block.group - split * shape.groups;

@@ -10,10 +10,10 @@ namespace resnet_fused::cuda {
 enum class TileChoice : int { k128x128, k128x64, k64x64 };
 
 struct TileSize {
-  int m, n, threads;
+  int m, n;
 };
 inline TileSize tile_size(TileChoice tile) {
-  constexpr TileSize kSizes[] = {{128, 128, 256}, {128, 64, 128}, {64, 64, 128}};
+  constexpr TileSize kSizes[] = {{128, 128}, {128, 64}, {64, 64}};
   return kSizes[static_cast<int>(tile)];
 }
 
@@ -29,6 +29,7 @@ struct TilePlan {
   int blocks(int groups) const { return row_tiles * column_tiles * groups * splits; }
 };
 
+constexpr int kThreads = 128;  // of all tiles
 constexpr int kRowBytes = 64;  // of a tile in shared memory: a chunk of the reduction
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -39,7 +40,7 @@ inline int chunk_elements(DType dtype) { return kRowBytes / element_bytes(dtype)
 
 // Tiles staged as float32 by the epilogue, and its sums over columns.
 inline int staged_bytes(TileSize tile, DType dtype) {
-  return 4 * (tile.m * (tile.n + 8) + tile.threads * piece_elements(dtype));
+  return 4 * (tile.m * (tile.n + 8) + kThreads * piece_elements(dtype));
 }
 
 // Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA
@@ -64,20 +65,18 @@ inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vect
   return plan;
 }
 
-// Multiply-adds of float32 have no kernel for it.
-inline bool has_largest_tile(const ConvProblem& problem) {
-  return problem.dtype != DType::kFloat32 || problem.allow_tf32;
+// Scalar copies and multiply-adds of float32 have the smallest tile alone.
+inline bool has_large_tiles(const ConvProblem& problem, bool vector) {
+  return vector && (problem.dtype != DType::kFloat32 || problem.allow_tf32);
 }
 
-// The largest tile that does not leave multiprocessors or more than half of its columns idle.
+// The largest tile that leaves neither multiprocessors nor more than half of its columns idle.
 inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t rows, int64_t columns, int a) {
   for (TileChoice tile : {TileChoice::k128x128, TileChoice::k128x64}) {
     TilePlan plan = plan_tile(tile, problem, vector, rows, columns, a, 1);
     bool busy = int64_t{plan.row_tiles} * plan.column_tiles * problem.shape.groups >= problem.device.multiprocessors;
-    if (tile == TileChoice::k128x128 && !has_largest_tile(problem)) {
-      continue;
-    }
-    if (vector && busy && columns > tile_size(tile).n / 2 && plan.shared_bytes <= problem.device.shared_bytes) {
+    bool fits = columns > tile_size(tile).n / 2 && plan.shared_bytes <= problem.device.shared_bytes;
+    if (has_large_tiles(problem, vector) && busy && fits) {
       return plan;
     }
   }
@@ -132,8 +131,8 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   bool vector = vector_draw(p.draw, p.problem) && vector_activation(p.input, p.problem);
   int64_t rows = s.K / s.groups, columns = int64_t{s.R} * s.S * (s.C / s.groups);
   TileChoice tile = TileChoice::k64x64;
-  if (vector && rows > 64) {
-    tile = columns > 64 && has_largest_tile(p.problem) ? TileChoice::k128x128 : TileChoice::k128x64;
+  if (has_large_tiles(p.problem, vector) && rows > 64) {
+    tile = columns > 64 ? TileChoice::k128x128 : TileChoice::k128x64;
   }
   TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 1);
   // Two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.
