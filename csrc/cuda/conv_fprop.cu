@@ -1,7 +1,6 @@
 #include "conv_fprop.cuh"
 
 #include "conv_choose.cuh"
-#include "conv_merge.h"
 #include "launch.cuh"
 
 namespace resnet_fused::cuda {
@@ -17,7 +16,8 @@ struct Fprop {
 }  // namespace
 
 int64_t conv_fprop_workspace(const ConvFpropParams& params) {
-  return params.stats ? int64_t{plan_conv_fprop(params).row_tiles} * 2 * params.problem.shape.K * sizeof(float) : 0;
+  int64_t row = params.problem.shape.K * sizeof(float);
+  return params.stats ? plan_conv_fprop(params).row_tiles * kStatisticsRows * row : 0;
 }
 
 void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStream_t stream) {

@@ -5,23 +5,24 @@
 #include "conv_filters.cuh"
 #include "conv_gather.cuh"
 #include "conv_mainloop.cuh"
+#include "conv_merge.h"
 
 namespace resnet_fused::cuda {
 
 struct ConvFpropKernelParams {
   ConvFpropParams conv;
   TilePlan plan;
-  float* partials;    // [row tiles][2][K]: mean and M2 of the tile's pixels
+  float* partials;    // [row tiles][kStatisticsRows][K], see conv_merge.h; or null
   bool vector_store;  // results and residuals in pieces of 16 bytes
 };
 
-// y is stored as it is, and with stats the mean and the sum of squared deviations of the tile's pixels.
+// y is stored as it is, and for stats what is left of it in a tile: its mean, and sums of the deviations from that.
 template <typename T, typename TileShape>
 __device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& tile, const ConvFpropKernelParams& p,
                                              int row_tile, int rows, const OutputColumns& columns) {
   int K = p.conv.problem.shape.K;
   T* y = static_cast<T*>(p.conv.y) + static_cast<int64_t>(row_tile) * TileShape::kTileM * K + columns.channel;
-  float v[kPiece<T>], mean[kPiece<T>] = {}, m2[kPiece<T>] = {};
+  float v[kPiece<T>], mean[kPiece<T>] = {}, sum[kPiece<T>] = {}, square[kPiece<T>] = {};
 #pragma unroll 4
   for (int i = 0; i < tile.kRows; ++i) {
     if (tile.row(i) < rows) {
@@ -49,15 +50,18 @@ __device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& til
 #pragma unroll
       for (int e = 0; e < kPiece<T>; ++e) {
         float deviation = rounded<T>(v[e]) - mean[e];
-        m2[e] = fmaf(deviation, deviation, m2[e]);
+        sum[e] += deviation;
+        square[e] = fmaf(deviation, deviation, square[e]);
       }
     }
   }
-  tile.sum_columns(m2);
+  tile.sum_columns(sum);
+  tile.sum_columns(square);
   if (tile.first_row()) {
-    float* partial = p.partials + static_cast<int64_t>(row_tile) * 2 * K + columns.channel;
+    float* partial = p.partials + static_cast<int64_t>(row_tile) * kStatisticsRows * K + columns.channel;
     store_channels(partial, mean, columns.count);
-    store_channels(partial + K, m2, columns.count);
+    store_channels(partial + K, sum, columns.count);
+    store_channels(partial + 2 * K, square, columns.count);
   }
 }
 

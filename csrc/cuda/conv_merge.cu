@@ -24,21 +24,33 @@ __device__ double sum_segments(double value) {
   return sum;
 }
 
+struct TileMoments {
+  double count, mean, m2;
+
+  __device__ TileMoments(const MergeStatisticsParams& p, int tile, int channel) {
+    const float* partial = p.partials + static_cast<int64_t>(tile) * kStatisticsRows * p.channels + channel;
+    double sum = partial[p.channels];
+    count = min(p.tile_pixels, p.pixels - tile * p.tile_pixels);
+    mean = partial[0] + sum / count;
+    m2 = partial[2 * p.channels] - sum * sum / count;
+  }
+};
+
 // The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then squared
 // deviations of the tiles' means from it. In float64, for there may be thousands of tiles.
 __global__ void __launch_bounds__(kChannels* kSegments) merge_statistics_kernel(MergeStatisticsParams p) {
   int channel = blockIdx.x * kChannels + threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
   bool there = channel < p.channels;
-  auto tile_pixels = [&](int tile) { return static_cast<double>(min(p.tile_pixels, p.pixels - tile * p.tile_pixels)); };
   double sum = 0, m2 = 0;
   for (int tile = segment; there && tile < p.tiles; tile += kSegments) {
-    sum += tile_pixels(tile) * p.partials[static_cast<int64_t>(tile) * 2 * p.channels + channel];
+    TileMoments moments(p, tile, channel);
+    sum += moments.count * moments.mean;
   }
   double mean = sum_segments(sum) / max(p.pixels, 1);
   for (int tile = segment; there && tile < p.tiles; tile += kSegments) {
-    const float* partial = p.partials + static_cast<int64_t>(tile) * 2 * p.channels + channel;
-    double deviation = partial[0] - mean;
-    m2 += partial[p.channels] + tile_pixels(tile) * deviation * deviation;
+    TileMoments moments(p, tile, channel);
+    double deviation = moments.mean - mean;
+    m2 += moments.m2 + moments.count * deviation * deviation;
   }
   m2 = sum_segments(m2);
   if (there && segment == 0) {

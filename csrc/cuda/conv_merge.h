@@ -8,8 +8,12 @@
 
 namespace resnet_fused::cuda {
 
+// A tile's mean is rounded, and where it is large against the deviation that matters: so the sum of the deviations from
+// the rounded mean is kept too, which would be 0, and the sum of their squares.
+constexpr int kStatisticsRows = 3;
+
 struct MergeStatisticsParams {
-  const float* partials;  // [tiles][2][channels]: mean and M2, of tile_pixels each but for the last
+  const float* partials;  // [tiles][kStatisticsRows][channels], of tile_pixels each but for the last
   int tiles, channels;
   int tile_pixels, pixels;
   float* stats;           // [2][channels]

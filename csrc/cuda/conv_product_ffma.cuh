@@ -28,7 +28,7 @@ struct Product<MathFfma, TileShape, LayoutA, LayoutB> {
   }
 
   __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
-#pragma unroll
+#pragma unroll 1
     for (int k_piece = 0; k_piece < kChunkPieces; ++k_piece) {
       float b[kColumns][4];
 #pragma unroll

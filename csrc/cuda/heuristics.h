@@ -44,11 +44,11 @@ inline int staged_bytes(TileSize tile, DType dtype) {
 }
 
 // Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA
-// takes 1024 bytes for each block.
-inline int choose_stages(int stage_bytes, int shared_bytes) {
-  int of_two = (shared_bytes - 1024) / 2;
-  bool four = stage_bytes * 4 <= of_two || (stage_bytes * 3 > of_two && stage_bytes * 4 <= shared_bytes);
-  return four ? 4 : 3;
+// takes 1024 bytes for each block. The epilogue's staged tile lies where the stages were.
+inline int choose_stages(int stage_bytes, int staged_bytes, int shared_bytes) {
+  int three = std::max(stage_bytes * 3, staged_bytes), four = std::max(stage_bytes * 4, staged_bytes);
+  int of_two_blocks = (shared_bytes - 1024) / 2;
+  return four <= of_two_blocks || (three > of_two_blocks && four <= shared_bytes) ? 4 : 3;
 }
 
 // Sets what follows from the choice of a tile; a and b are the numbers of tensors that form the operands.
@@ -57,8 +57,9 @@ inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vect
   TileSize size = tile_size(tile);
   int stage_bytes = (size.m * a + size.n * b) * kRowBytes;
   TilePlan plan{tile, vector};
-  plan.stages = choose_stages(stage_bytes, problem.device.shared_bytes);
-  plan.shared_bytes = std::max(plan.stages * stage_bytes, staged_bytes(size, problem.dtype));
+  int staged = staged_bytes(size, problem.dtype);
+  plan.stages = choose_stages(stage_bytes, staged, problem.device.shared_bytes);
+  plan.shared_bytes = std::max(plan.stages * stage_bytes, staged);
   plan.row_tiles = ceil_div(rows, size.m);
   plan.column_tiles = ceil_div(columns, size.n);
   plan.splits = 1;
@@ -136,7 +137,7 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   }
   TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 1);
   // Two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.
-  constexpr int kMinSplitChunks = 16;
+  constexpr int kMinSplitChunks = 8;
   int64_t chunks = ceil_div(int64_t{s.N} * s.P * s.Q, chunk_elements(p.problem.dtype));
   int64_t wanted = ceil_div(2 * p.problem.device.multiprocessors, plan.blocks(s.groups));
   int64_t splits = std::max<int64_t>(std::min(wanted, chunks / kMinSplitChunks), 1);

@@ -97,6 +97,7 @@ class CudaConvolutions:
         self.allow_tf32 = allow_tf32
         self.device = Device(multiprocessors, shared_bytes)
         self.plans = []
+        self.all_written = True  # the workspace, which is known by there being no NaN
         for name, params in (("fprop", Fprop), ("dgrad", Dgrad), ("wgrad", Wgrad)):
             getattr(self.library, name).restype = c_char_p
             getattr(self.library, name).argtypes = [POINTER(params), c_void_p]
@@ -179,5 +180,6 @@ class CudaConvolutions:
         workspace = Guarded((getattr(self.library, f"{name}_workspace")(byref(params)) // 4,), torch.float32)
         error = getattr(self.library, name)(byref(params), workspace.tensor.data_ptr())
         assert error is None, error.decode()
-        assert not workspace.check().isnan().any(), "part of the workspace is not written"
+        workspace.check()
+        assert not self.all_written or not workspace.tensor.isnan().any(), "part of the workspace is not written"
         self.plans.append(getattr(self.library, f"{name}_plan")(byref(params)))

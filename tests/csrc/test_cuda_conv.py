@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cuda_conv import CudaConvolutions
 from operator_cases import MODES, make_case
 from problems import CONVS, ConvProblem
-from tolerance import assert_bit_equal, assert_oracle, rounded_terms
+from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
 
 from resnet_fused import ops
 
@@ -129,9 +129,12 @@ def test_against_float64(cuda_conv_library, problem, mode, dtype):
     case = draw_case(mode, problem, dtype, False)
     ours, theirs = case.run(CudaConvolutions(cuda_conv_library)), case.run(reference)
     for i, (a, b, c) in enumerate(zip(ours, theirs, case.double().run(reference))):
-        assert_oracle(a, b, c, case.length, f"result {i}", stored=rounded_terms(case, ours[0], c))
+        # Of few elements the largest rounding error is itself random: half an ulp of the result, which both round to.
+        stored = rounded_terms(case, ours[0], c) if c.dim() == 2 else stored_rounding(dtype, c, 1)
+        assert_oracle(a, b, c, case.length, f"result {i}", stored=stored)
 
 
+LARGE, MIDDLE, SMALL = range(3)  # TileChoice
 WIDE = ConvProblem("wide", 1, 72, 9, 8, 136, 3, 3, (1, 1), (1, 1))
 STRIDED = ConvProblem("strided", 2, 72, 9, 8, 40, 3, 3, (2, 2), (1, 1))
 
@@ -141,20 +144,19 @@ STRIDED = ConvProblem("strided", 2, 72, 9, 8, 40, 3, 3, (2, 2), (1, 1))
 @pytest.mark.parametrize("multiprocessors", [1, 16, 1000])
 @pytest.mark.parametrize("shared_bytes", [99 << 10, 227 << 10])
 def test_every_tile_and_pipeline(cuda_conv_library, problem, dtype, multiprocessors, shared_bytes):
-    """Large tiles where they leave no multiprocessor idle, small ones and split sums elsewhere; 3 or 4 stages."""
+    """Large tiles where they leave no multiprocessor idle, small ones elsewhere; 3 or 4 stages."""
     dtype, tf32 = DTYPES[dtype]
     convolutions = CudaConvolutions(cuda_conv_library, tf32, multiprocessors, shared_bytes)
     for mode in ("fprop_prologue", "backward_everything"):
         check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
     fprop, dgrad, wgrad = convolutions.plans
-    if multiprocessors == 1000:
-        assert fprop.tile == dgrad.tile == 2 and wgrad.splits > 1
-    if multiprocessors == 1:
-        largest = 1 if dtype == torch.float32 and not tf32 else 0
-        assert fprop.tile == (largest if problem is WIDE else 1) and dgrad.tile == largest and wgrad.splits == 1
-    assert all(plan.shared_bytes <= shared_bytes for plan in convolutions.plans)
-    if multiprocessors == 1 and problem is WIDE and not (dtype == torch.float32 and not tf32):
-        assert dgrad.stages == (3 if shared_bytes == 99 << 10 else 3)
+    assert all(plan.vector and plan.shared_bytes <= shared_bytes for plan in convolutions.plans)
+    if multiprocessors == 1000 or dtype == torch.float32 and not tf32:
+        assert fprop.tile == dgrad.tile == SMALL
+    elif multiprocessors == 1:
+        assert fprop.tile == (LARGE if problem is WIDE else MIDDLE) and dgrad.tile == LARGE
+        # dgrad copies three tensors for its first operand, 32 KiB a stage.
+        assert fprop.stages == 4 and dgrad.stages == 3
 
 
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "backward_everything"])
@@ -177,6 +179,7 @@ def test_addresses_that_are_no_multiple_of_16(cuda_conv_library, mode):
 def test_nan_passes_relu_and_its_gradient(cuda_conv_library):
     problem = next(p for p in TILES if p.id == "pieces")
     convolutions = CudaConvolutions(cuda_conv_library)
+    convolutions.all_written = False
     case = draw_case("fprop_prologue", problem, torch.float16, True)
     x = case.arguments[0].clone()
     x[0, 7, 3, 4] = torch.nan
@@ -203,16 +206,21 @@ def test_variance_survives_a_large_mean(cuda_conv_library):
     y, (mean, m2) = CudaConvolutions(cuda_conv_library).conv_fprop(*arguments)
     assert_bit_equal(y, x)
     truth = x.double().var((0, 2, 3), correction=0) * (3 * 9 * 11)
-    # A tile's mean is off by up to half an ulp at 1e4, its M2 by the square of that for each of its values.
-    torch.testing.assert_close(m2.double(), truth, rtol=28 * 1.2e-7, atol=297 * 2.0**-22)
+    # The deviations from a tile's mean are exact; √n·eps of their sum of squares remains, n = 297.
+    torch.testing.assert_close(m2.double(), truth, rtol=18 * 1.2e-7, atol=0)
     torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=2**-23, atol=0)
 
 
-def test_split_sums_do_not_depend_on_the_schedule(cuda_conv_library):
-    case = draw_case("backward_everything", STRIDED, torch.bfloat16, False)
-    first, second = (case.run(CudaConvolutions(cuda_conv_library, multiprocessors=100)) for _ in range(2))
-    for a, b in zip(first, second):
-        assert_bit_equal(a, b)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_split_sums(cuda_conv_library, dtype):
+    """Of pixels over blocks, where there are multiprocessors for them: exact, and the same in each run."""
+    dtype, tf32 = DTYPES[dtype]
+    problem = ConvProblem("many", 2, 16, 20, 20, 24, 3, 3, (1, 1), (1, 1))
+    convolutions = CudaConvolutions(cuda_conv_library, tf32, multiprocessors=100)
+    check_integers(convolutions, draw_case("wgrad", problem, dtype, True), dtype)
+    assert convolutions.plans[0].splits > 2
+    case = draw_case("wgrad", problem, dtype, False)
+    assert_bit_equal(*(case.run(convolutions)[0] for _ in range(2)))
 
 
 def test_no_images(cuda_conv_library):
