@@ -1,5 +1,7 @@
 #include "conv_dgrad.cuh"
 
+#include <numeric>
+
 #include "conv_choose.cuh"
 #include "conv_merge.h"
 #include "launch.cuh"
@@ -23,9 +25,20 @@ int64_t conv_dgrad_workspace(const ConvDgradParams& params) {
 void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStream_t stream) {
   const ConvShape& shape = params.problem.shape;
   TilePlan plan = plan_conv_dgrad(params);
+  int tap_step[2];
+  for (int i = 0; i < 2; ++i) {
+    tap_step[i] = shape.stride[i] / std::gcd(shape.stride[i], shape.dilation[i]);
+  }
+  Window window = class_window(shape, tap_step);
   ConvDgradKernelParams kernel_params{
-      params, plan, params.sums ? static_cast<float*>(workspace) : nullptr,
-      whole_pieces(shape.C, params.problem) && all_aligned(params.dx, params.add, params.add_out, params.input.x)};
+      params,
+      plan,
+      params.sums ? static_cast<float*>(workspace) : nullptr,
+      whole_pieces(shape.C, params.problem) && all_aligned(params.dx, params.add, params.add_out, params.input.x),
+      {tap_step[0], tap_step[1]},
+      window,
+      window_steps(window, shape.groups),
+      class_filter_steps(shape, tap_step)};
   launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups),
          kThreads, plan.shared_bytes, stream, kernel_params);
   if (params.sums) {

@@ -14,61 +14,62 @@ struct ConvDgradKernelParams {
   TilePlan plan;
   float* partials;    // [row tiles][2][C]: sum g, sum g * (x - mean)
   bool vector_store;  // dx, add, add_out and x in pieces of 16 bytes
+  int tap_step[2];    // the taps r, r + tap_step, … reach the same pixels
+  // Of the pixels of a class over the output, and of the reduction over the output's channels and over the filters; each
+  // for no taps: those depend on the class.
+  Window window;
+  TapSteps pixel_steps, filter_steps;
 };
 
-// In one direction, the taps r = first + step * t, t < count, that reach pixels h = residue + stride * i: from output
-// p = (h + padding - r * dilation) / stride = i + origin + t * tap_step.
-struct ClassTaps {
-  int first, step, count;
-  int origin, tap_step;
+// For all the pixels that the largest class has.
+inline Window class_window(const ConvShape& s, const int (&tap_step)[2]) {
+  return {s.P, s.Q, s.K, class_extent(s.H, s.stride[0]), class_extent(s.W, s.stride[1]), {0, 0}, {1, 1}, {0, 0},
+          {-tap_step[0] * s.dilation[0] / s.stride[0], -tap_step[1] * s.dilation[1] / s.stride[1]}};
+}
 
-  __device__ __forceinline__ ClassTaps(int residue, int taps, int stride, int padding, int dilation) {
-    int distance = residue + padding;
-    for (first = 0; first < taps && (distance - first * dilation) % stride != 0;) {
+// The reduction over the filters of a group, which are the channels of draw.
+inline TapSteps class_filter_steps(const ConvShape& s, const int (&tap_step)[2]) {
+  int channels = s.C / s.groups;
+  return tap_steps({0, 0}, s.K / s.groups, tap_step[0] * s.S * channels, tap_step[1] * channels, s.R * s.S * channels);
+}
+
+// In one direction, the taps r = first + tap_step * t, t < count, that reach pixels h = residue + stride * i: from output
+// (h + padding - r * dilation) / stride = i + origin - t * (tap_step * dilation / stride).
+struct ClassTaps {
+  int residue, first, count, origin;
+
+  __device__ __forceinline__ ClassTaps(int residue, int taps, int tap_step, int stride, int padding, int dilation)
+      : residue(residue), first(0) {
+    while (first < taps && (residue + padding - first * dilation) % stride != 0) {
       ++first;
     }
-    for (step = 1; step * dilation % stride != 0;) {
-      ++step;
-    }
-    count = (taps - first + step - 1) / step;
-    origin = (distance - first * dilation) / stride;
-    tap_step = -(step * dilation / stride);
+    count = (taps - first + tap_step - 1) / tap_step;
+    origin = (residue + padding - first * dilation) / stride;
   }
 };
 
-// The pixels of dx of one class.
 struct PixelClass {
-  int residue_h, residue_w;
   ClassTaps r, s;
 
-  __device__ __forceinline__ PixelClass(const ConvShape& shape, int index)
-      : residue_h(index / shape.stride[1]),
-        residue_w(index % shape.stride[1]),
-        r(residue_h, shape.R, shape.stride[0], shape.padding[0], shape.dilation[0]),
-        s(residue_w, shape.S, shape.stride[1], shape.padding[1], shape.dilation[1]) {
+  __device__ __forceinline__ PixelClass(const ConvDgradKernelParams& p, const ConvShape& shape, int index)
+      : r(index / shape.stride[1], shape.R, p.tap_step[0], shape.stride[0], shape.padding[0], shape.dilation[0]),
+        s(index % shape.stride[1], shape.S, p.tap_step[1], shape.stride[1], shape.padding[1], shape.dilation[1]) {
     if (r.count == 0 || s.count == 0) {
       r.count = s.count = r.first = s.first = 0;
     }
   }
 
-  // Over the output, for all the pixels that the largest class has.
-  __device__ __forceinline__ Window window(const ConvShape& shape) const {
-    return {shape.P,
-            shape.Q,
-            shape.K,
-            (shape.H + shape.stride[0] - 1) / shape.stride[0],
-            (shape.W + shape.stride[1] - 1) / shape.stride[1],
-            {r.count, s.count},
-            {1, 1},
-            {r.origin, s.origin},
-            {r.tap_step, s.tap_step}};
+  __device__ __forceinline__ Window window_of(Window window) const {
+    window.origin[0] = r.origin;
+    window.origin[1] = s.origin;
+    return window;
   }
 
-  // The reduction over the filters' taps, its channels being the group's filters.
-  __device__ __forceinline__ TapSteps filter_steps(const ConvShape& shape) const {
-    int channels = shape.C / shape.groups;
-    return {r.count, s.count, shape.K / shape.groups, r.step * shape.S * channels, s.step * channels,
-            shape.R * shape.S * channels};
+  __device__ __forceinline__ TapSteps steps_of(TapSteps steps) const {
+    steps.taps_r = r.count;
+    steps.taps_s = s.count;
+    steps.next_r -= s.count * (steps.next_s + steps.channels * steps.per_c);
+    return steps;
   }
 };
 
@@ -78,13 +79,13 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
                                              const OutputColumns& columns) {
   const ConvDgradParams& conv = p.conv;
   const ConvShape& shape = conv.problem.shape;
-  Window window = pixel_class.window(shape);
+  const Window& window = p.window;
   AffineColumns<kPiece<T>> affine(p.partials ? conv.input.affine : nullptr, shape.C, columns);
   float sum[kPiece<T>] = {}, sum_x[kPiece<T>] = {};
 #pragma unroll 1
   for (int i = 0; i < tile.kRows; ++i) {
     Pixel pixel = pixel_at(first_pixel + tile.row(i), window.rows, window.columns);
-    int h = pixel_class.residue_h + shape.stride[0] * pixel.i, w = pixel_class.residue_w + shape.stride[1] * pixel.j;
+    int h = pixel_class.r.residue + shape.stride[0] * pixel.i, w = pixel_class.s.residue + shape.stride[1] * pixel.j;
     if (pixel.n >= shape.N || h >= shape.H || w >= shape.W) {
       continue;
     }
@@ -135,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
   const ConvShape& shape = p.conv.problem.shape;
   BlockTile block = block_tile(p.plan, blockIdx.x);
   int class_tiles = p.plan.row_tiles / (shape.stride[0] * shape.stride[1]), index = block.row_tile / class_tiles;
-  PixelClass pixel_class(shape, index);
+  PixelClass pixel_class(p, shape, index);
   int first_pixel = (block.row_tile - index * class_tiles) * TileShape::kTileM;
   int group_channels = shape.C / shape.groups, group_filters = shape.K / shape.groups;
   int first_channel = block.column_tile * TileShape::kTileN;
@@ -144,11 +145,11 @@ __global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
   int64_t first_tap = (filter * shape.R + pixel_class.r.first) * shape.S + pixel_class.s.first;
 
   Product<Math, TileShape, typename Pixels::Layout, typename Filters::Layout> product;
-  Pixels pixels(DrawSource<T>(p.conv.draw, shape.K), pixel_class.window(shape), shape.N, shape.groups, block.group,
-                first_pixel);
+  Pixels pixels(DrawSource<T>(p.conv.draw, shape.K), pixel_class.window_of(p.window),
+                pixel_class.steps_of(p.pixel_steps), shape.N, block.group, first_pixel);
   Filters filters(static_cast<const T*>(p.conv.w) + first_tap * group_channels + first_channel,
-                  group_channels - first_channel, pixel_class.filter_steps(shape));
-  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan.stages);
+                  group_channels - first_channel, pixel_class.steps_of(p.filter_steps));
+  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =

@@ -21,14 +21,12 @@ struct FilterRows {
   __device__ __forceinline__ FilterRows(const T* filters, int count, int length)
       : filters(filters), count(count), length(length), next(Own::column() * kPiece<T>) {}
 
-  __device__ __forceinline__ int tiles() const { return 1; }
-
-  __device__ __forceinline__ void load(char* tile) {
+  __device__ __forceinline__ void load(char* tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       bool row_there = Own::row(i) < count;
       const T* row = filters + static_cast<int64_t>(Own::row(i)) * length + next;
-      char* piece = tile + Own::offset(i);
+      char* piece = tiles + Own::offset(i);
       if constexpr (VECTOR) {
         bool there = row_there && next < length;
         cp_async_16(shared_address(piece), there ? row : filters, there);
@@ -59,13 +57,11 @@ struct FilterTaps {
   __device__ __forceinline__ FilterTaps(const T* filters, int count, const TapSteps& steps)
       : filters(filters), count(count), steps(steps), next(steps, Own::row(0)) {}
 
-  __device__ __forceinline__ int tiles() const { return 1; }
-
-  __device__ __forceinline__ void load(char* tile) {
+  __device__ __forceinline__ void load(char* tiles) {
     int channel = Own::column() * kPiece<T>;
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
-      char* piece = tile + Own::offset(i);
+      char* piece = tiles + Own::offset(i);
       const T* row = filters + next.offset + channel;
       if constexpr (VECTOR) {
         bool there = next.inside(steps) && channel < count;

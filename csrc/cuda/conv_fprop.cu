@@ -23,8 +23,13 @@ int64_t conv_fprop_workspace(const ConvFpropParams& params) {
 void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStream_t stream) {
   const ConvShape& shape = params.problem.shape;
   TilePlan plan = plan_conv_fprop(params);
-  ConvFpropKernelParams kernel_params{params, plan, params.stats ? static_cast<float*>(workspace) : nullptr,
-                                      whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual)};
+  Window window = output_window(shape);
+  ConvFpropKernelParams kernel_params{params,
+                                      plan,
+                                      params.stats ? static_cast<float*>(workspace) : nullptr,
+                                      whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual),
+                                      window,
+                                      window_steps(window, shape.groups)};
   launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups),
          kThreads, plan.shared_bytes, stream, kernel_params);
   if (params.stats) {

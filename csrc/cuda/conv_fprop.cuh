@@ -14,6 +14,8 @@ struct ConvFpropKernelParams {
   TilePlan plan;
   float* partials;    // [row tiles][kStatisticsRows][K], see conv_merge.h; or null
   bool vector_store;  // results and residuals in pieces of 16 bytes
+  Window window;
+  TapSteps steps;
 };
 
 // y is stored as it is, and for stats what is left of it in a tile: its mean, and sums of the deviations from that.
@@ -107,10 +109,9 @@ __global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
   int64_t filter = static_cast<int64_t>(block.group) * group_filters + first_filter;
 
   Product<Math, TileShape, typename Pixels::Layout, typename Filters::Layout> product;
-  Pixels pixels(ActivationSource<T>(p.conv.input, shape.C), output_window(shape), shape.N, shape.groups, block.group,
-                first_pixel);
+  Pixels pixels(ActivationSource<T>(p.conv.input, shape.C), p.window, p.steps, shape.N, block.group, first_pixel);
   Filters filters(static_cast<const T*>(p.conv.w) + filter * length, group_filters - first_filter, length);
-  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan.stages);
+  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =

@@ -36,16 +36,11 @@ struct PixelGather {
   CopiedPieces<Own::kCount> copied;
 
   // Pixels from first_pixel on, of [images][window.rows][window.columns].
-  __device__ __forceinline__ PixelGather(const Source& source, const Window& window, int images, int groups, int group,
-                                         int first_pixel)
+  __device__ __forceinline__ PixelGather(const Source& source, const Window& window, const TapSteps& steps, int images,
+                                         int group, int first_pixel)
       : source(source),
         window(window),
-        steps{window.taps[0],
-              window.taps[1],
-              window.channels / groups,
-              window.dilation[0] * window.width * window.channels,
-              window.dilation[1] * window.channels,
-              1},
+        steps(steps),
         next(steps, Own::column() * kPiece<T>),
         group_channel(group * steps.channels),
         form_channel(next.c) {
@@ -63,9 +58,7 @@ struct PixelGather {
     }
   }
 
-  __device__ __forceinline__ int tiles() const { return source.tensors(); }
-
-  __device__ __forceinline__ void load(char* tile) {
+  __device__ __forceinline__ void load(char* tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
@@ -74,18 +67,18 @@ struct PixelGather {
 #pragma unroll
         for (int t = 0; t < Source::kMaxTensors; ++t) {
           if (t < source.tensors()) {
-            cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+            cp_async_16(shared_address(tiles + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
           }
         }
         copied.push(there);
       } else {
-        load_elements_of(tile, i);
+        load_elements_of(tiles, i);
       }
     }
     next.advance(steps, kTileK<T>);
   }
 
-  __device__ __forceinline__ void form(char* tile, int lag) {
+  __device__ __forceinline__ void form(char* tiles, int lag) {
     if constexpr (VECTOR) {
       if (!source.forms()) {
         return;
@@ -93,7 +86,7 @@ struct PixelGather {
 #pragma unroll 1
       for (int i = 0; i < Own::kCount; ++i) {
         if (copied.get(i, lag)) {
-          source.form(tile + Own::offset(i), Layout::kBytes, group_channel + form_channel);
+          source.form(tiles + Own::offset(i), Layout::kBytes, group_channel + form_channel);
         }
       }
       form_channel += kTileK<T>;

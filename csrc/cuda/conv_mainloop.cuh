@@ -1,7 +1,7 @@
 // The pipeline over the chunks of the reduction. An operand of the product has
-//     tiles(): how many tiles it copies for each chunk, the first of which is what enters the product,
-//     load(slot): starts the copies of the next chunk to shared memory, of this thread's own pieces,
-//     form(slot, lag): applies the prologue to this thread's own pieces of the chunk that was loaded `lag` loads ago.
+//     load(tiles): starts the copies of the next chunk to shared memory, of this thread's own pieces: a tile of each of
+//         its tensors, the first of which is what enters the product,
+//     form(tiles, lag): applies the prologue to this thread's own pieces of the chunk that was loaded `lag` loads ago.
 // A thread forms only what it copied itself, so that nothing has to be waited for between copy and prologue but its own
 // copies, and each element is formed once, however many warps read it.
 #pragma once
@@ -29,15 +29,13 @@ __device__ __forceinline__ void wait_for_copies(int pending) {
   }
 }
 
-// product += a b over `chunks` chunks, with `stages` of them in shared memory.
+// product += a b over `chunks` chunks.
 template <typename ProductType, typename OperandA, typename OperandB>
 __device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& a, OperandB& b, int chunks,
-                                                int stages) {
-  int a_bytes = a.tiles() * OperandA::Layout::kBytes;
-  int stage_bytes = a_bytes + b.tiles() * OperandB::Layout::kBytes;
-  int lag = stages - 2;
-  char* end = shared_memory + stages * stage_bytes;
-  auto after = [&](char* stage) { return stage + stage_bytes == end ? shared_memory : stage + stage_bytes; };
+                                                const TilePlan& plan) {
+  int stages = plan.stages, a_bytes = plan.a_bytes, lag = stages - 2;
+  char* last = shared_memory + (stages - 1) * plan.stage_bytes;
+  auto after = [&](char* stage) { return stage == last ? shared_memory : stage + plan.stage_bytes; };
 
   // Operands load zeros after their last chunk, so that every iteration issues as many groups of copies.
   char* loading = shared_memory;

@@ -62,9 +62,7 @@ struct PixelRows {
     locate(own_column);
   }
 
-  __device__ __forceinline__ int tiles() const { return source.tensors(); }
-
-  __device__ __forceinline__ void load(char* tile) {
+  __device__ __forceinline__ void load(char* tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
@@ -73,18 +71,18 @@ struct PixelRows {
 #pragma unroll
         for (int t = 0; t < Source::kMaxTensors; ++t) {
           if (t < source.tensors()) {
-            cp_async_16(shared_address(tile + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
+            cp_async_16(shared_address(tiles + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
           }
         }
         copied.push(there);
       } else {
-        load_elements_of(tile, i);
+        load_elements_of(tiles, i);
       }
       next.advance(step, Own::kRowStep, window);
     }
   }
 
-  __device__ __forceinline__ void form(char* tile, int lag) {
+  __device__ __forceinline__ void form(char* tiles, int lag) {
     if constexpr (VECTOR) {
       if (!source.forms()) {
         return;
@@ -92,7 +90,7 @@ struct PixelRows {
 #pragma unroll 1
       for (int i = 0; i < Own::kCount; ++i) {
         if (copied.get(i, lag)) {
-          source.form(tile + Own::offset(i), Layout::kBytes, channel);
+          source.form(tiles + Own::offset(i), Layout::kBytes, channel);
         }
       }
     }

@@ -10,14 +10,14 @@
 
 namespace resnet_fused::cuda {
 
-// Of 2 x 2 warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 255, 168 and 128 for 2, 3 and 4.
+// Of 2 x 2 warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 255 for 2, 168 for 3.
 template <int TILE_M, int TILE_N, int MIN_BLOCKS>
 struct Tile {
   static constexpr int kTileM = TILE_M, kTileN = TILE_N, kMinBlocks = MIN_BLOCKS;
   static constexpr int kWarpsM = 2, kWarpM = TILE_M / 2, kWarpN = TILE_N / 2;
 };
 using Tile128x128 = Tile<128, 128, 2>;
-using Tile128x64 = Tile<128, 64, 3>;
+using Tile128x64 = Tile<128, 64, 2>;
 using Tile64x64 = Tile<64, 64, 3>;
 
 constexpr int kChunkPieces = 4;

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
   Draw draw(DrawSource<T>(p.conv.draw, shape.K), pixel_window(shape), shape.groups, group, first, end, first_filter);
   Input input(ActivationSource<T>(p.conv.input, shape.C), output_window(shape), shape.groups, group, first, end,
               first_column);
-  multiply_chunks(product, draw, input, p.plan.split_chunks, p.plan.stages);
+  multiply_chunks(product, draw, input, p.plan.split_chunks, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   int column = first_column + tile.column(), count = row_elements - column;

@@ -28,14 +28,26 @@ __device__ __forceinline__ Pixel pixel_at(int m, int rows, int columns) {
   return {line / rows, line % rows, m - line * columns};
 }
 
-// A position (r, s, c) in the reduction over taps and channels, and how far it is from (0, 0, 0) in elements.
+// How an address moves with a position (r, s, c) in the reduction over taps and channels of one group. Made by the host,
+// so that the main loop has it in constant memory.
 struct TapSteps {
-  int taps_r, taps_s, channels;  // of one group; no taps at all where one of the first is 0
-  int per_r, per_s, per_c;       // elements
+  int taps_r, taps_s, channels;  // no taps at all where one of the first is 0
+  int per_c;                     // elements from a channel to the next,
+  int next_s;                    // from past the last channel of a tap to the next tap's first,
+  int next_r;                    // from past the last tap of a row to the next row's first
 };
 
+__host__ __device__ inline TapSteps tap_steps(const int (&taps)[2], int channels, int per_r, int per_s, int per_c) {
+  return {taps[0], taps[1], channels, per_c, per_s - channels * per_c, per_r - taps[1] * per_s};
+}
+
+inline TapSteps window_steps(const Window& w, int groups) {
+  return tap_steps(w.taps, w.channels / groups, w.dilation[0] * w.width * w.channels, w.dilation[1] * w.channels, 1);
+}
+
 struct TapCursor {
-  int r, s, c, offset;
+  int r, s, c;
+  int offset;  // elements from (0, 0, 0)
 
   __device__ __forceinline__ TapCursor(const TapSteps& steps, int start) : r(0), s(0), c(0), offset(0) {
     advance(steps, start);
@@ -46,11 +58,11 @@ struct TapCursor {
     offset += by * steps.per_c;
     while (c >= steps.channels) {
       c -= steps.channels;
-      offset += steps.per_s - steps.channels * steps.per_c;
+      offset += steps.next_s;
       if (++s == steps.taps_s) {
         s = 0;
         ++r;
-        offset += steps.per_r - steps.taps_s * steps.per_s;
+        offset += steps.next_r;
       }
     }
   }

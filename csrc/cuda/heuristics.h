@@ -20,7 +20,8 @@ inline TileSize tile_size(TileChoice tile) {
 struct TilePlan {
   TileChoice tile;
   bool vector;  // operands are copied in pieces of 16 bytes
-  int stages;   // chunks of the reduction in shared memory
+  int stages;   // chunks of the reduction in shared memory,
+  int stage_bytes, a_bytes;  // of one of them, and of its first operand's tiles
   int shared_bytes;
   int row_tiles, column_tiles;  // of one group
   int splits;                   // of wgrad's reduction over blocks; else 1
@@ -55,11 +56,12 @@ inline int choose_stages(int stage_bytes, int staged_bytes, int shared_bytes) {
 inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vector, int64_t rows, int64_t columns,
                           int a, int b) {
   TileSize size = tile_size(tile);
-  int stage_bytes = (size.m * a + size.n * b) * kRowBytes;
   TilePlan plan{tile, vector};
+  plan.a_bytes = size.m * a * kRowBytes;
+  plan.stage_bytes = plan.a_bytes + size.n * b * kRowBytes;
   int staged = staged_bytes(size, problem.dtype);
-  plan.stages = choose_stages(stage_bytes, staged, problem.device.shared_bytes);
-  plan.shared_bytes = std::max(plan.stages * stage_bytes, staged);
+  plan.stages = choose_stages(plan.stage_bytes, staged, problem.device.shared_bytes);
+  plan.shared_bytes = std::max(plan.stages * plan.stage_bytes, staged);
   plan.row_tiles = ceil_div(rows, size.m);
   plan.column_tiles = ceil_div(columns, size.n);
   plan.splits = 1;
