@@ -1,0 +1,157 @@
+#include "launch.h"
+
+#include <cxxabi.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <map>
+#include <vector>
+
+#include "counters.h"
+#include "memory.h"
+#include "scheduler.h"
+
+namespace emulator {
+namespace {
+
+constexpr u8 kPoison = 0xff;
+
+// Never destroyed: libraries may be loaded and left in any order.
+template <typename T>
+std::map<std::string, T>& table() {
+  static auto* instance = new std::map<std::string, T>;
+  return *instance;
+}
+
+// Shared memory of one block after another. ThreadSanitizer must not take the blocks' for the same.
+class SharedMemory {
+ public:
+  explicit SharedMemory(u32 bytes) : bytes_(bytes) {
+    map();
+  }
+  ~SharedMemory() {
+    for (void* window : windows_) {
+      munmap(window, kSharedWindow);
+    }
+  }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  u8* fresh() {
+#ifdef EMULATOR_THREAD
+    map();
+#endif
+    memset(windows_.back(), kPoison, bytes_);
+    return static_cast<u8*>(windows_.back());
+  }
+
+ private:
+  void map() {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    windows_.push_back(mmap(nullptr, kSharedWindow, PROT_READ | PROT_WRITE, flags, -1, 0));
+  }
+
+  u32 bytes_;
+  std::vector<void*> windows_;
+};
+
+std::vector<u8> pack_arguments(const Entry& entry, void** arguments) {
+  std::vector<u8> packed(entry.parameter_bytes);
+  for (u32 i = 0; i < entry.parameter_count; ++i) {
+    memcpy(packed.data() + entry.parameters[i].offset, arguments[i], entry.parameters[i].size);
+  }
+  return packed;
+}
+
+// Blocks come in any order: a step that has no factor in common with their number, from any of them.
+class BlockOrder {
+ public:
+  explicit BlockOrder(u64 count) : count_(count), next_(random_number() % count), step_(count == 1 ? 1 : count - 1) {
+    if (schedule() == Schedule::kRandom) {
+      do {
+        step_ = 1 + random_number() % count;
+      } while (greatest_common_divisor(step_, count) != 1);
+    }
+  }
+  u64 next() {
+    next_ = (next_ + step_) % count_;
+    return next_;
+  }
+
+ private:
+  static u64 greatest_common_divisor(u64 a, u64 b) {
+    return b ? greatest_common_divisor(b, a % b) : a;
+  }
+  u64 count_, next_, step_;
+};
+
+std::string where(const Entry& entry) {
+  const auto number = [](u32 n) { return std::to_string(n); };
+  return readable(entry.name) + ", block (" + number(block.ctaid[0]) + "," + number(block.ctaid[1]) + "," +
+         number(block.ctaid[2]) + "): ";
+}
+
+}  // namespace
+
+Registration::Registration(const Entry* entries, u32 entry_count, const ModuleVariable* variables, u32 variable_count) {
+  for (u32 i = 0; i < entry_count; ++i) {
+    const Entry*& known = table<const Entry*>()[entries[i].name];
+    // A template that two files instantiate is one kernel. Two kernels of one name would be a mistake.
+    if (known && strcmp(known->hash, entries[i].hash) != 0) {
+      set_last_error(std::string("two kernels are called ") + entries[i].name);
+    }
+    known = &entries[i];
+  }
+  for (u32 i = 0; i < variable_count; ++i) {
+    table<const ModuleVariable*>()[variables[i].name] = &variables[i];
+    guard(variables[i].address, variables[i].size);
+  }
+}
+
+const Entry* find_entry(const char* name) {
+  const auto found = table<const Entry*>().find(name);
+  return found == table<const Entry*>().end() ? nullptr : found->second;
+}
+
+std::string readable(const std::string& mangled) {
+  int status;
+  char* demangled = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
+  const std::string name = demangled ? demangled : mangled;
+  free(demangled);
+  return name;
+}
+
+const ModuleVariable* find_variable(const char* name) {
+  const auto found = table<const ModuleVariable*>().find(name);
+  return found == table<const ModuleVariable*>().end() ? nullptr : found->second;
+}
+
+std::string launch(const Entry& entry, const LaunchShape& shape, void** arguments) {
+  std::lock_guard<std::recursive_mutex> lock(memory_mutex());
+  const std::vector<u8> parameters = pack_arguments(entry, arguments);
+  memcpy(block.nctaid, shape.grid, sizeof shape.grid);
+  memcpy(block.ntid, shape.threads, sizeof shape.threads);
+  block.dynamic_shared_bytes = static_cast<u32>(shape.dynamic_shared_bytes);
+  block.shared_bytes = entry.static_shared_bytes + block.dynamic_shared_bytes;
+  SharedMemory shared(block.shared_bytes);
+  const u64 count = u64(shape.grid[0]) * shape.grid[1] * shape.grid[2];
+  BlockOrder order(count);
+  std::string error;
+  begin_launch_counters(entry);
+  for (u64 i = 0; i < count && error.empty(); ++i) {
+    const u64 index = order.next();
+    block.ctaid[0] = static_cast<u32>(index % shape.grid[0]);
+    block.ctaid[1] = static_cast<u32>(index / shape.grid[0] % shape.grid[1]);
+    block.ctaid[2] = static_cast<u32>(index / shape.grid[0] / shape.grid[1]);
+    block.shared = shared.fresh();
+    error = run_block(entry.function, parameters.data());
+    end_block_counters();
+  }
+  end_blocks();
+  end_launch_counters();
+  forget_fibers();
+  return error.empty() ? error : where(entry) + error;
+}
+
+}  // namespace emulator

@@ -1,0 +1,26 @@
+// Launching a translated kernel over a grid.
+#pragma once
+
+#include <string>
+
+#include "lane.h"
+
+namespace emulator {
+
+// By its mangled name, or null. Kernels register themselves when the library is loaded.
+const Entry* find_entry(const char* name);
+std::string readable(const std::string& mangled);
+const ModuleVariable* find_variable(const char* name);
+
+struct LaunchShape {
+  u32 grid[3], threads[3];
+  u64 dynamic_shared_bytes;
+};
+
+// "", or what went wrong. `arguments` are pointers to the kernel's, as cudaLaunchKernel takes them.
+std::string launch(const Entry& entry, const LaunchShape& shape, void** arguments);
+
+// Of the last launch that failed, until it is asked for.
+void set_last_error(const std::string& message);
+
+}  // namespace emulator
