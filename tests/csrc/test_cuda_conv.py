@@ -163,15 +163,8 @@ def test_every_tile_and_pipeline(cuda_conv_library, problem, dtype, multiprocess
 def test_addresses_that_are_no_multiple_of_16(cuda_conv_library, mode):
     problem = next(p for p in TILES if p.id == "pieces_s2")
 
-    def shifted(t):
-        if t.dim() != 4:
-            return t
-        memory = torch.empty(t.numel() + 1, dtype=t.dtype)[1:]
-        N, C, H, W = t.shape
-        return memory.view(N, H, W, C).permute(0, 3, 1, 2).copy_(t)
-
-    case = draw_case(mode, problem, torch.bfloat16, True).mapped(shifted)
-    convolutions = CudaConvolutions(cuda_conv_library)
+    case = draw_case(mode, problem, torch.bfloat16, True)
+    convolutions = CudaConvolutions(cuda_conv_library, offset=1)
     check_integers(convolutions, case, torch.bfloat16)
     assert not any(plan.vector for plan in convolutions.plans)
 
