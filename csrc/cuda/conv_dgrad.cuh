@@ -128,7 +128,7 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
     conv_dgrad_kernel(const __grid_constant__ ConvDgradKernelParams p) {
   using T = typename Math::Element;
   using Pixels = PixelGather<T, TileShape, DrawSource<T>, VECTOR>;

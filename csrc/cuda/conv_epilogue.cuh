@@ -51,7 +51,7 @@ template <typename T, typename TileShape>
 struct StagedTile {
   static constexpr int kPitch = TileShape::kTileN + 8;  // 8 rows of a warp's accumulators in different banks
   static constexpr int kRowPieces = TileShape::kTileN / kPiece<T>;
-  static constexpr int kRowStep = kThreads / kRowPieces;
+  static constexpr int kRowStep = kTileThreads / kRowPieces;
   static constexpr int kRows = TileShape::kTileM / kRowStep;  // per thread
   static constexpr int kTileBytes = TileShape::kTileM * kPitch * sizeof(float);
   static constexpr int kBytes = kTileBytes + kRowStep * TileShape::kTileN * sizeof(float);

@@ -97,7 +97,7 @@ __device__ __forceinline__ void finish_affine(const StagedTile<T, TileShape>& ti
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
     conv_fprop_kernel(const __grid_constant__ ConvFpropKernelParams p) {
   using T = typename Math::Element;
   using Pixels = PixelGather<T, TileShape, ActivationSource<T>, VECTOR>;

@@ -11,7 +11,7 @@ struct MathFfma {
 
 template <typename TileShape, typename LayoutA, typename LayoutB>
 struct Product<MathFfma, TileShape, LayoutA, LayoutB> {
-  static constexpr int kRowStep = 16, kColumnStep = kThreads / kRowStep;
+  static constexpr int kRowStep = 16, kColumnStep = kTileThreads / kRowStep;
   static constexpr int kRows = TileShape::kTileM / kRowStep, kColumns = TileShape::kTileN / kColumnStep;
 
   float c[kRows][kColumns];

@@ -5,7 +5,7 @@
 // Pieces are swizzled: the 8 rows that ldmatrix reads at a time lie in different banks.
 #pragma once
 
-#include "element.cuh"
+#include "conv_element.cuh"
 #include "heuristics.h"
 
 namespace resnet_fused::cuda {
@@ -53,7 +53,7 @@ struct ReductionOuter {
 // The pieces of a tile that a thread copies, and forms, are its own: one column of pieces, every kRowStep-th row.
 template <typename Layout>
 struct OwnPieces {
-  static constexpr int kRowStep = kThreads / Layout::kRowPieces;
+  static constexpr int kRowStep = kTileThreads / Layout::kRowPieces;
   static constexpr int kCount = Layout::kRows / kRowStep;
   static_assert(kCount * kRowStep == Layout::kRows, "threads divide the tile");
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "conv.h"
+#include "sweep.h"
 
 namespace resnet_fused::cuda {
 
@@ -30,18 +31,16 @@ struct TilePlan {
   int blocks(int groups) const { return row_tiles * column_tiles * groups * splits; }
 };
 
-constexpr int kThreads = 128;  // of all tiles
+constexpr int kTileThreads = 128;  // of all tiles
 constexpr int kRowBytes = 64;  // of a tile in shared memory: a chunk of the reduction
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-inline int element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
-inline int piece_elements(DType dtype) { return 16 / element_bytes(dtype); }
-inline int chunk_elements(DType dtype) { return kRowBytes / element_bytes(dtype); }
+inline int bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+inline int piece_elements(DType dtype) { return 16 / bytes_of(dtype); }
+inline int chunk_elements(DType dtype) { return kRowBytes / bytes_of(dtype); }
 
 // Tiles staged as float32 by the epilogue, and its sums over columns.
 inline int staged_bytes(TileSize tile, DType dtype) {
-  return 4 * (tile.m * (tile.n + 8) + kThreads * piece_elements(dtype));
+  return 4 * (tile.m * (tile.n + 8) + kTileThreads * piece_elements(dtype));
 }
 
 // Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA

@@ -1,4 +1,4 @@
-// Launches of kernels that take one struct of parameters.
+// The launch of kernels with dynamic shared memory.
 #pragma once
 
 #include <stdexcept>
@@ -18,7 +18,7 @@ constexpr int kSharedBytesWithoutAsking = 48 << 10;
 
 // Raises the limit of dynamic shared memory where that is needed, and launches. No blocks: nothing to do.
 template <typename Params>
-void launch(void (*kernel)(Params), const char* name, int blocks, int threads, int shared_bytes, cudaStream_t stream,
+void launch_tiles(void (*kernel)(Params), const char* name, int64_t blocks, int threads, int shared_bytes, cudaStream_t stream,
             const Params& params) {
   if (blocks == 0) {
     return;

@@ -1,20 +1,14 @@
-// Tensor elements, pieces of 16 bytes of them, and their conversion from and to float32.
+// Pieces of 16 bytes of a tensor's elements, and their conversion from and to float32.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <stdint.h>
+#include "element.cuh"
 
 namespace resnet_fused::cuda {
 
-constexpr int kPieceBytes = 16;
+constexpr int kPieceBytes = kAccessBytes;
 template <typename T>
-constexpr int kPiece = kPieceBytes / sizeof(T);  // elements
+constexpr int kPiece = kWidest<T>;  // elements
 
-__device__ __forceinline__ float to_float(float v) { return v; }
-__device__ __forceinline__ float to_float(__half v) { return __half2float(v); }
-__device__ __forceinline__ float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ __forceinline__ float2 to_float2(__half2 v) { return __half22float2(v); }
 __device__ __forceinline__ float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2(v); }
 
@@ -33,17 +27,8 @@ struct Two<__nv_bfloat16> {
 };
 
 template <typename T>
-__device__ __forceinline__ T from_float(float v) {
-  if constexpr (sizeof(T) == 4) {
-    return v;
-  } else {
-    return Two<T>::from(v, 0.0f).x;
-  }
-}
-
-template <typename T>
 __device__ __forceinline__ float rounded(float v) {
-  return to_float(from_float<T>(v));
+  return to_acc(from_acc<T>(v));
 }
 
 // The elements of a piece; `piece` is a multiple of 16.
@@ -91,7 +76,7 @@ __device__ __forceinline__ void load_elements(float (&v)[kPiece<T>], const T* fr
   }
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
-    v[e] = e < count ? to_float(from[e]) : 0.0f;
+    v[e] = e < count ? to_acc(from[e]) : 0.0f;
   }
 }
 
@@ -104,7 +89,7 @@ __device__ __forceinline__ void store_elements(T* to, const float (&v)[kPiece<T>
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
     if (e < count) {
-      to[e] = from_float<T>(v[e]);
+      to[e] = from_acc<T>(v[e]);
     }
   }
 }
