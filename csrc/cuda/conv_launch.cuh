@@ -1,10 +1,11 @@
 // The launch of kernels with dynamic shared memory.
 #pragma once
 
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
 #include <stdexcept>
 #include <string>
-
-#include <cuda_runtime_api.h>
 
 namespace resnet_fused::cuda {
 
@@ -18,8 +19,8 @@ constexpr int kSharedBytesWithoutAsking = 48 << 10;
 
 // Raises the limit of dynamic shared memory where that is needed, and launches. No blocks: nothing to do.
 template <typename Params>
-void launch_tiles(void (*kernel)(Params), const char* name, int64_t blocks, int threads, int shared_bytes, cudaStream_t stream,
-            const Params& params) {
+void launch_tiles(void (*kernel)(Params), const char* name, int64_t blocks, int threads, int shared_bytes,
+                  cudaStream_t stream, const Params& params) {
   if (blocks == 0) {
     return;
   }
@@ -28,7 +29,7 @@ void launch_tiles(void (*kernel)(Params), const char* name, int64_t blocks, int 
                                shared_bytes),
           name);
   }
-  kernel<<<blocks, threads, shared_bytes, stream>>>(params);
+  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(params);
   check(cudaGetLastError(), name);
 }
 

@@ -1,8 +1,8 @@
 #include "conv_merge.h"
 
 #include "conv_element.cuh"
-#include "heuristics.h"
 #include "conv_launch.cuh"
+#include "heuristics.h"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -38,7 +38,7 @@ struct TileMoments {
 
 // The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then squared
 // deviations of the tiles' means from it. In float64, for there may be thousands of tiles.
-__global__ void __launch_bounds__(kMergedChannels* kMergedSegments) conv_statistics_kernel(ConvStatisticsParams p) {
+__global__ void __launch_bounds__(kMergedChannels * kMergedSegments) conv_statistics_kernel(ConvStatisticsParams p) {
   int channel = blockIdx.x * kMergedChannels + threadIdx.x % kMergedChannels, segment = threadIdx.x / kMergedChannels;
   bool there = channel < p.channels;
   double sum = 0, m2 = 0;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kMergedChannels* kMergedSegments) conv_statist
   }
 }
 
-__global__ void __launch_bounds__(kMergedChannels* kMergedSegments) conv_sums_kernel(ConvSumsParams p) {
+__global__ void __launch_bounds__(kMergedChannels * kMergedSegments) conv_sums_kernel(ConvSumsParams p) {
   int channel = blockIdx.x * kMergedChannels + threadIdx.x % kMergedChannels, segment = threadIdx.x / kMergedChannels;
   bool there = channel < p.channels;
   double sum = 0, sum_x = 0;
@@ -74,6 +74,12 @@ __global__ void __launch_bounds__(kMergedChannels* kMergedSegments) conv_sums_ke
     p.sums[channel] = sum;
     p.sums[p.channels + channel] = sum_x * p.invstd[channel];
   }
+}
+
+template <typename Params>
+void launch_per_channel(void (*kernel)(Params), const char* name, const Params& params, cudaStream_t stream) {
+  int64_t blocks = ceil_div(params.channels, kMergedChannels);
+  launch_tiles(kernel, name, blocks, kMergedChannels * kMergedSegments, 0, stream, params);
 }
 
 constexpr int kSplitThreads = 256;
@@ -93,13 +99,11 @@ __global__ void __launch_bounds__(kSplitThreads) conv_splits_kernel(ConvSplitsPa
 }  // namespace
 
 void launch_conv_statistics(const ConvStatisticsParams& params, cudaStream_t stream) {
-  launch_tiles(conv_statistics_kernel, "conv_statistics", ceil_div(params.channels, kMergedChannels), kMergedChannels * kMergedSegments, 0,
-         stream, params);
+  launch_per_channel(conv_statistics_kernel, "conv_statistics", params, stream);
 }
 
 void launch_conv_sums(const ConvSumsParams& params, cudaStream_t stream) {
-  launch_tiles(conv_sums_kernel, "conv_sums", ceil_div(params.channels, kMergedChannels), kMergedChannels * kMergedSegments, 0, stream,
-         params);
+  launch_per_channel(conv_sums_kernel, "conv_sums", params, stream);
 }
 
 void launch_conv_splits(const ConvSplitsParams& params, cudaStream_t stream) {
