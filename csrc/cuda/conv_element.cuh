@@ -31,17 +31,31 @@ __device__ __forceinline__ float rounded(float v) {
   return to_acc(from_acc<T>(v));
 }
 
+// Float32, 16 bytes at a time.
+template <int COUNT>
+__device__ __forceinline__ void read_floats(float (&v)[COUNT], const float* from) {
+#pragma unroll
+  for (int e = 0; e < COUNT; e += 4) {
+    float4 four = *reinterpret_cast<const float4*>(from + e);
+    v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
+  }
+}
+
+template <int COUNT>
+__device__ __forceinline__ void write_floats(float* to, const float (&v)[COUNT]) {
+#pragma unroll
+  for (int e = 0; e < COUNT; e += 4) {
+    *reinterpret_cast<float4*>(to + e) = make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+  }
+}
+
 // The elements of a piece; `piece` is a multiple of 16.
 template <typename T>
 __device__ __forceinline__ void read_piece(float (&v)[kPiece<T>], const void* piece) {
-  uint4 bits = *static_cast<const uint4*>(piece);
   if constexpr (sizeof(T) == 4) {
-    const float* elements = reinterpret_cast<const float*>(&bits);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      v[e] = elements[e];
-    }
+    read_floats(v, static_cast<const float*>(piece));
   } else {
+    uint4 bits = *static_cast<const uint4*>(piece);
     const typename Two<T>::Type* pairs = reinterpret_cast<const typename Two<T>::Type*>(&bits);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
@@ -54,17 +68,17 @@ __device__ __forceinline__ void read_piece(float (&v)[kPiece<T>], const void* pi
 
 template <typename T>
 __device__ __forceinline__ void write_piece(void* piece, const float (&v)[kPiece<T>]) {
-  uint4 bits;
   if constexpr (sizeof(T) == 4) {
-    bits = make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+    write_floats(static_cast<float*>(piece), v);
   } else {
+    uint4 bits;
     typename Two<T>::Type* pairs = reinterpret_cast<typename Two<T>::Type*>(&bits);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       pairs[e] = Two<T>::from(v[2 * e], v[2 * e + 1]);
     }
+    *static_cast<uint4*>(piece) = bits;
   }
-  *static_cast<uint4*>(piece) = bits;
 }
 
 // `count` elements, zeros after them; with `vector` a whole piece in one access.
@@ -94,7 +108,7 @@ __device__ __forceinline__ void store_elements(T* to, const float (&v)[kPiece<T>
   }
 }
 
-// The same of float32 vectors over the channels.
+// As load_elements and store_elements, of float32 vectors over the channels.
 template <int COUNT>
 __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* from, int count) {
 #pragma unroll
@@ -104,7 +118,11 @@ __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* fr
 }
 
 template <int COUNT>
-__device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count) {
+__device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count, bool vector = false) {
+  if (vector) {
+    write_floats(to, v);
+    return;
+  }
 #pragma unroll
   for (int e = 0; e < COUNT; ++e) {
     if (e < count) {

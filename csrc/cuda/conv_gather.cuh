@@ -28,8 +28,8 @@ struct PixelGather {
   Window window;
   TapSteps steps;
   TapCursor next;
-  int group_channel;  // first channel of the group
-  int form_channel;   // of the chunk that is formed next, within the group
+  int group_channel;              // first channel of the group
+  int form_channel;               // of the chunk that is formed next, within the group
   int64_t image_offset;           // of the tile's first image
   int pixel_offset[Own::kCount];  // from there, of the first tap's first channel, which may be outside of the image
   int row[Own::kCount], column[Own::kCount];

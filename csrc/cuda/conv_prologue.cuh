@@ -17,7 +17,7 @@ __device__ __forceinline__ float affine_of(float centred, float scale, float shi
   return fmaf(centred, scale, shift);
 }
 
-// From a vector over the channels, constant while a kernel runs.
+// From a vector over the channels, which nobody writes while the kernel runs.
 __device__ __forceinline__ void load_constants(float (&v)[4], const float* from) {
   float4 four = __ldg(reinterpret_cast<const float4*>(from));
   v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
