@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cuda_conv import CudaConvolutions
+from emulator.library import SCHEDULES
 from operator_cases import MODES, make_case
 from problems import CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
@@ -157,6 +158,20 @@ def test_every_tile_and_pipeline(cuda_conv_library, problem, dtype, multiprocess
         assert fprop.tile == (LARGE if problem is WIDE else MIDDLE) and dgrad.tile == LARGE
         # dgrad copies three tensors for its first operand, 32 KiB a stage.
         assert fprop.stages == 4 and dgrad.stages == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("problem", [WIDE, STRIDED], ids=lambda p: p.id)
+def test_every_schedule(cuda_conv_library, problem, schedule, seed):
+    """Copies that land as late as they may, warps that run ahead, lanes and blocks in random orders."""
+    cuda_conv_library.set_schedule(schedule, seed)
+    try:
+        for mode in ("fprop_prologue", "backward_everything"):
+            case = draw_case(mode, problem, torch.float16, True)
+            check_integers(CudaConvolutions(cuda_conv_library), case, torch.float16)
+    finally:
+        cuda_conv_library.set_schedule("random")
 
 
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "backward_everything"])
