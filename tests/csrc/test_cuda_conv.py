@@ -174,6 +174,30 @@ def test_every_schedule(cuda_conv_library, problem, schedule, seed):
         cuda_conv_library.set_schedule("random")
 
 
+# Two problems for each pass, of which the second has twice the reduction and as many tiles.
+LONGER = {
+    "fprop_prologue": (ConvProblem("short", 1, 64, 8, 16, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "dgrad": (ConvProblem("short", 1, 128, 8, 16, 64, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "wgrad": (ConvProblem("short", 1, 128, 8, 8, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", LONGER)
+def test_main_loop_has_no_bank_conflicts(cuda_conv_library, mode, dtype):
+    """There are as many in a longer one: those of the epilogue."""
+    dtype, tf32 = DTYPES[dtype]
+    conflicts = []
+    for problem in LONGER[mode]:
+        convolutions = CudaConvolutions(cuda_conv_library, tf32)
+        case = draw_case(mode, problem, dtype, False)
+        with cuda_conv_library.counting() as counts:
+            case.run(convolutions)
+            (kernel,) = (c for c in counts().values() if f"conv_{mode[:5]}_kernel" in c["name"])
+        conflicts.append(kernel["shared"]["bank_conflicts"])
+    assert conflicts[0] == conflicts[1]
+
+
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "backward_everything"])
 def test_addresses_that_are_no_multiple_of_16(cuda_conv_library, mode):
     problem = next(p for p in TILES if p.id == "pieces_s2")
