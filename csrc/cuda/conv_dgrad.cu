@@ -3,8 +3,8 @@
 #include <numeric>
 
 #include "conv_choose.cuh"
-#include "conv_merge.h"
 #include "launch.cuh"
+#include "conv_merge.h"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -39,11 +39,11 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
       window,
       window_steps(window, shape.groups),
       class_filter_steps(shape, tap_step)};
-  launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups),
-         kTileThreads, plan.shared_bytes, stream, kernel_params);
+  launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups), kTileThreads,
+               plan.shared_bytes, stream, kernel_params);
   if (params.sums) {
     const float* invstd = params.input.affine + 3 * int64_t{shape.C};
-    launch_merge_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);
+    launch_conv_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);
   }
 }
 

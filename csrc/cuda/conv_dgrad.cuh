@@ -15,8 +15,8 @@ struct ConvDgradKernelParams {
   float* partials;    // [row tiles][2][C]: sum g, sum g * (x - mean)
   bool vector_store;  // dx, add, add_out and x in pieces of 16 bytes
   int tap_step[2];    // the taps r, r + tap_step, … reach the same pixels
-  // Of the pixels of a class over the output, and of the reduction over the output's channels and over the filters; each
-  // for no taps: those depend on the class.
+  // Of the pixels of a class over the output, and of the reduction over the output's channels and over the filters;
+  // each for no taps: those depend on the class.
   Window window;
   TapSteps pixel_steps, filter_steps;
 };
@@ -33,8 +33,8 @@ inline TapSteps class_filter_steps(const ConvShape& s, const int (&tap_step)[2])
   return tap_steps({0, 0}, s.K / s.groups, tap_step[0] * s.S * channels, tap_step[1] * channels, s.R * s.S * channels);
 }
 
-// In one direction, the taps r = first + tap_step * t, t < count, that reach pixels h = residue + stride * i: from output
-// (h + padding - r * dilation) / stride = i + origin - t * (tap_step * dilation / stride).
+// In one direction, the taps r = first + tap_step * t, t < count, that reach pixels h = residue + stride * i: from
+// output (h + padding - r * dilation) / stride = i + origin - t * (tap_step * dilation / stride).
 struct ClassTaps {
   int residue, first, count, origin;
 

@@ -1,20 +1,14 @@
-// Tensor elements, pieces of 16 bytes of them, and their conversion from and to float32.
+// Pieces of 16 bytes of a tensor's elements, and their conversion from and to float32.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <stdint.h>
+#include "element.cuh"
 
 namespace resnet_fused::cuda {
 
-constexpr int kPieceBytes = 16;
+constexpr int kPieceBytes = kAccessBytes;
 template <typename T>
-constexpr int kPiece = kPieceBytes / sizeof(T);  // elements
+constexpr int kPiece = kWidest<T>;  // elements
 
-__device__ __forceinline__ float to_float(float v) { return v; }
-__device__ __forceinline__ float to_float(__half v) { return __half2float(v); }
-__device__ __forceinline__ float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ __forceinline__ float2 to_float2(__half2 v) { return __half22float2(v); }
 __device__ __forceinline__ float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2(v); }
 
@@ -33,30 +27,35 @@ struct Two<__nv_bfloat16> {
 };
 
 template <typename T>
-__device__ __forceinline__ T from_float(float v) {
-  if constexpr (sizeof(T) == 4) {
-    return v;
-  } else {
-    return Two<T>::from(v, 0.0f).x;
+__device__ __forceinline__ float rounded(float v) {
+  return to_acc(from_acc<T>(v));
+}
+
+// Float32, 16 bytes at a time.
+template <int COUNT>
+__device__ __forceinline__ void read_floats(float (&v)[COUNT], const float* from) {
+#pragma unroll
+  for (int e = 0; e < COUNT; e += 4) {
+    float4 four = *reinterpret_cast<const float4*>(from + e);
+    v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
   }
 }
 
-template <typename T>
-__device__ __forceinline__ float rounded(float v) {
-  return to_float(from_float<T>(v));
+template <int COUNT>
+__device__ __forceinline__ void write_floats(float* to, const float (&v)[COUNT]) {
+#pragma unroll
+  for (int e = 0; e < COUNT; e += 4) {
+    *reinterpret_cast<float4*>(to + e) = make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+  }
 }
 
 // The elements of a piece; `piece` is a multiple of 16.
 template <typename T>
 __device__ __forceinline__ void read_piece(float (&v)[kPiece<T>], const void* piece) {
-  uint4 bits = *static_cast<const uint4*>(piece);
   if constexpr (sizeof(T) == 4) {
-    const float* elements = reinterpret_cast<const float*>(&bits);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      v[e] = elements[e];
-    }
+    read_floats(v, static_cast<const float*>(piece));
   } else {
+    uint4 bits = *static_cast<const uint4*>(piece);
     const typename Two<T>::Type* pairs = reinterpret_cast<const typename Two<T>::Type*>(&bits);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
@@ -69,17 +68,17 @@ __device__ __forceinline__ void read_piece(float (&v)[kPiece<T>], const void* pi
 
 template <typename T>
 __device__ __forceinline__ void write_piece(void* piece, const float (&v)[kPiece<T>]) {
-  uint4 bits;
   if constexpr (sizeof(T) == 4) {
-    bits = make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+    write_floats(static_cast<float*>(piece), v);
   } else {
+    uint4 bits;
     typename Two<T>::Type* pairs = reinterpret_cast<typename Two<T>::Type*>(&bits);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       pairs[e] = Two<T>::from(v[2 * e], v[2 * e + 1]);
     }
+    *static_cast<uint4*>(piece) = bits;
   }
-  *static_cast<uint4*>(piece) = bits;
 }
 
 // `count` elements, zeros after them; with `vector` a whole piece in one access.
@@ -91,7 +90,7 @@ __device__ __forceinline__ void load_elements(float (&v)[kPiece<T>], const T* fr
   }
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
-    v[e] = e < count ? to_float(from[e]) : 0.0f;
+    v[e] = e < count ? to_acc(from[e]) : 0.0f;
   }
 }
 
@@ -104,12 +103,12 @@ __device__ __forceinline__ void store_elements(T* to, const float (&v)[kPiece<T>
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
     if (e < count) {
-      to[e] = from_float<T>(v[e]);
+      to[e] = from_acc<T>(v[e]);
     }
   }
 }
 
-// The same of float32 vectors over the channels.
+// As load_elements and store_elements, of float32 vectors over the channels.
 template <int COUNT>
 __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* from, int count) {
 #pragma unroll
@@ -119,7 +118,11 @@ __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* fr
 }
 
 template <int COUNT>
-__device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count) {
+__device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count, bool vector = false) {
+  if (vector) {
+    write_floats(to, v);
+    return;
+  }
 #pragma unroll
   for (int e = 0; e < COUNT; ++e) {
     if (e < count) {

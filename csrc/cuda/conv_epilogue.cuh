@@ -72,27 +72,21 @@ struct StagedTile {
   __device__ __forceinline__ static bool first_row() { return threadIdx.x < kRowPieces; }
 
   __device__ __forceinline__ void read(float (&v)[kPiece<T>], int i) const {
-    const float* from = staged + row(i) * kPitch + column();
-#pragma unroll
-    for (int e = 0; e < kPiece<T>; e += 4) {
-      float4 four = *reinterpret_cast<const float4*>(from + e);
-      v[e] = four.x, v[e + 1] = four.y, v[e + 2] = four.z, v[e + 3] = four.w;
-    }
+    read_floats(v, staged + row(i) * kPitch + column());
   }
 
   // Adds up what the threads of the same columns have, in the order of their rows; all of them get the sum.
   __device__ __forceinline__ void sum_columns(float (&v)[kPiece<T>]) const {
+    float of_row[kPiece<T>];
     __syncthreads();
-#pragma unroll
-    for (int e = 0; e < kPiece<T>; ++e) {
-      sums[row(0) * TileShape::kTileN + column() + e] = v[e];
-      v[e] = 0.0f;
-    }
+    write_floats(sums + row(0) * TileShape::kTileN + column(), v);
     __syncthreads();
-    for (int r = 0; r < kRowStep; ++r) {
+    read_floats(v, sums + column());
+    for (int r = 1; r < kRowStep; ++r) {
+      read_floats(of_row, sums + r * TileShape::kTileN + column());
 #pragma unroll
       for (int e = 0; e < kPiece<T>; ++e) {
-        v[e] += sums[r * TileShape::kTileN + column() + e];
+        v[e] += of_row[e];
       }
     }
   }

@@ -30,11 +30,11 @@ void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStrea
                                       whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual),
                                       window,
                                       window_steps(window, shape.groups)};
-  launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups),
-         kTileThreads, plan.shared_bytes, stream, kernel_params);
+  launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups), kTileThreads,
+               plan.shared_bytes, stream, kernel_params);
   if (params.stats) {
     int tile_pixels = tile_size(plan.tile).m, pixels = shape.N * shape.P * shape.Q;
-    launch_merge_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats},
+    launch_conv_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats},
                             stream);
   }
 }

@@ -1,6 +1,6 @@
 // The pixels' operand of fprop and dgrad, [kTileM][kTileK]: for each pixel of the tile, a chunk of the taps and
-// channels that it meets. An address is that of the pixel's first tap plus what the tap cursor has come to, which is the
-// same for all pixels; so that nothing is divided in the main loop.
+// channels that it meets. An address is that of the pixel's first tap plus what the tap cursor has come to, the same
+// for all pixels; so that nothing is divided in the main loop.
 #pragma once
 
 #include "arch/cp_async.cuh"
@@ -28,8 +28,8 @@ struct PixelGather {
   Window window;
   TapSteps steps;
   TapCursor next;
-  int group_channel;  // first channel of the group
-  int form_channel;   // of the chunk that is formed next, within the group
+  int group_channel;              // first channel of the group
+  int form_channel;               // of the chunk that is formed next, within the group
   int64_t image_offset;           // of the tile's first image
   int pixel_offset[Own::kCount];  // from there, of the first tap's first channel, which may be outside of the image
   int row[Own::kCount], column[Own::kCount];
@@ -110,8 +110,8 @@ struct PixelGather {
     T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
-      piece[e] = meets(tap, i) ? source.element(image_offset + (pixel_offset[i] + tap.offset), group_channel + tap.c)
-                               : from_float<T>(0.0f);
+      int64_t offset = image_offset + (pixel_offset[i] + tap.offset);
+      piece[e] = meets(tap, i) ? source.element(offset, group_channel + tap.c) : T(0.0f);
       tap.advance(steps, 1);
     }
   }

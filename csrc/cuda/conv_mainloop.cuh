@@ -11,8 +11,6 @@
 
 namespace resnet_fused::cuda {
 
-constexpr int kMinStages = 3, kMaxStages = 5;
-
 extern __shared__ __align__(128) char shared_memory[];
 
 // Until at most `pending` of this thread's groups of copies, the latest, are under way.
@@ -22,14 +20,12 @@ __device__ __forceinline__ void wait_for_copies(int pending) {
       return cp_async_wait<0>();
     case 1:
       return cp_async_wait<1>();
-    case 2:
-      return cp_async_wait<2>();
     default:
-      return cp_async_wait<kMaxStages - 2>();
+      return cp_async_wait<2>();
   }
 }
 
-// product += a b over `chunks` chunks.
+// product += a b over `chunks` chunks, with 3 or 4 stages.
 template <typename ProductType, typename OperandA, typename OperandB>
 __device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& a, OperandB& b, int chunks,
                                                 const TilePlan& plan) {

@@ -12,21 +12,21 @@ namespace resnet_fused::cuda {
 // the rounded mean is kept too, which would be 0, and the sum of their squares.
 constexpr int kStatisticsRows = 3;
 
-struct MergeStatisticsParams {
+struct ConvStatisticsParams {
   const float* partials;  // [tiles][kStatisticsRows][channels], of tile_pixels each but for the last
   int tiles, channels;
   int tile_pixels, pixels;
   float* stats;           // [2][channels]
 };
 
-struct MergeSumsParams {
+struct ConvSumsParams {
   const float* partials;  // [tiles][2][channels]
   int tiles, channels;
   const float* invstd;    // [channels], times which goes the second sum
   float* sums;            // [2][channels]
 };
 
-struct MergeSplitsParams {
+struct ConvSplitsParams {
   const float* partials;  // [splits][elements]
   int splits;
   int64_t elements;
@@ -34,8 +34,8 @@ struct MergeSplitsParams {
   void* result;           // [elements]
 };
 
-void launch_merge_statistics(const MergeStatisticsParams& params, cudaStream_t stream);
-void launch_merge_sums(const MergeSumsParams& params, cudaStream_t stream);
-void launch_merge_splits(const MergeSplitsParams& params, cudaStream_t stream);
+void launch_conv_statistics(const ConvStatisticsParams& params, cudaStream_t stream);
+void launch_conv_sums(const ConvSumsParams& params, cudaStream_t stream);
+void launch_conv_splits(const ConvSplitsParams& params, cudaStream_t stream);
 
 }  // namespace resnet_fused::cuda

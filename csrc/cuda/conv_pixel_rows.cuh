@@ -11,7 +11,6 @@ struct PixelCursor {
   Pixel at;
   int m;
 
-  __device__ __forceinline__ PixelCursor() {}
   __device__ __forceinline__ PixelCursor(int m, const Window& window)
       : at(pixel_at(m, window.rows, window.columns)), m(m) {}
 
@@ -39,12 +38,12 @@ struct PixelRows {
   Source source;
   Window window;
   int group_channels, group_channel, columns;
-  int end;                     // the pixel to stop before
-  Pixel step;                  // of one row to this thread's next
+  int end;                  // the pixel to stop before
+  Pixel step;               // of one row to this thread's next
   PixelCursor next;
   int own_column;
-  int tap_row, tap_column;     // what the tap of own_column adds to a pixel's coordinates
-  int channel;                 // of own_column, within the tensor
+  int tap_row, tap_column;  // what the tap of own_column adds to a pixel's coordinates
+  int channel;              // of own_column, within the tensor
   CopiedPieces<Own::kCount> copied;
 
   // Pixels from `first` to `end`, columns from `first_column` on, of one group.
@@ -124,7 +123,7 @@ struct PixelRows {
     for (int e = 0; e < kPiece<T>; ++e) {
       locate(own_column + e);
       bool there = own_column + e < columns && meets();
-      piece[e] = there ? source.element(element_offset(), channel) : from_float<T>(0.0f);
+      piece[e] = there ? source.element(element_offset(), channel) : T(0.0f);
     }
   }
 };

@@ -17,12 +17,7 @@ __device__ __forceinline__ float affine_of(float centred, float scale, float shi
   return fmaf(centred, scale, shift);
 }
 
-// ReLU, and its gradient. NaN passes.
-__device__ __forceinline__ float zero_up_to_zero(float argument, float value) {
-  return argument <= 0.0f ? 0.0f : value;
-}
-
-// From a vector over the channels, constant while a kernel runs.
+// From a vector over the channels, which nobody writes while the kernel runs.
 __device__ __forceinline__ void load_constants(float (&v)[4], const float* from) {
   float4 four = __ldg(reinterpret_cast<const float4*>(from));
   v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
@@ -67,8 +62,8 @@ struct ActivationSource {
       return x[offset];
     }
     const float* a = affine + channel;
-    float z = affine_of(to_float(x[offset]) - a[0], a[channels], a[2 * channels]);
-    return from_float<T>(relu ? zero_up_to_zero(z, z) : z);
+    float z = affine_of(to_acc(x[offset]) - a[0], a[channels], a[2 * channels]);
+    return from_acc<T>(relu ? zero_up_to_zero(z, z) : z);
   }
 };
 
@@ -115,15 +110,15 @@ struct DrawSource {
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
-    float g = to_float(grad[offset]);
+    float g = to_acc(grad[offset]);
     if (out) {
-      g = zero_up_to_zero(to_float(out[offset]), g);
+      g = zero_up_to_zero(to_acc(out[offset]), g);
     }
     if (raw) {
       const float* a = affine + channel;
-      g = draw_of(g, to_float(raw[offset]) - a[0], a[channels], a[2 * channels], mean_g[channel], slope[channel]);
+      g = draw_of(g, to_acc(raw[offset]) - a[0], a[channels], a[2 * channels], mean_g[channel], slope[channel]);
     }
-    return from_float<T>(g);
+    return from_acc<T>(g);
   }
 
  private:

@@ -1,6 +1,6 @@
-#include "conv.h"
-
 #include <algorithm>
+
+#include "heuristics.h"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -8,9 +8,12 @@ namespace {
 constexpr int64_t kMaxPixels = 1 << 30;     // and coordinates, with room for what is added to them
 constexpr int64_t kMaxElements = 1u << 31;  // of an image or the weights, within which offsets are of 32 bits
 
-// Furthest from an image's first element that a tap may be, inside of the image or not.
-int64_t reach(int64_t height, int64_t width, int64_t channels, int taps, int dilation, int padding) {
-  return (height + 2 * padding + int64_t{taps} * dilation) * width * channels;
+// Furthest that a tap of a tile's pixels may be from the first element of the tile's first image, of which every
+// `pixels` belong to one, inside of an image or not.
+int64_t reach(int64_t height, int64_t width, int64_t channels, int taps, int dilation, int padding, int64_t pixels) {
+  constexpr int kLargestTile = 128;
+  int64_t images = kLargestTile / pixels + 1;
+  return (images * height + 2 * padding + int64_t{taps} * dilation) * width * channels;
 }
 
 }  // namespace
@@ -30,9 +33,10 @@ const char* conv_unsupported(const ConvProblem& problem) {
   if (s.N * rows * columns > kMaxPixels || std::max(rows, columns) + 2 * (s.padding[0] + s.padding[1]) > kMaxPixels) {
     return "more than 2^30 pixels";
   }
-  if (reach(s.H, s.W, s.C, s.R, s.dilation[0], s.padding[0]) >= kMaxElements ||
-      reach(s.P, s.Q, s.K, s.R, s.dilation[0], s.padding[0]) >= kMaxElements) {
-    return "an image of 2^31 elements";
+  int64_t class_pixels = ceil_div(s.H, s.stride[0]) * ceil_div(s.W, s.stride[1]);
+  if (reach(s.H, s.W, s.C, s.R, s.dilation[0], s.padding[0], int64_t{s.P} * s.Q) >= kMaxElements ||
+      reach(s.P, s.Q, s.K, s.R, s.dilation[0], s.padding[0], class_pixels) >= kMaxElements) {
+    return "images of 2^31 elements to a tile";
   }
   if (int64_t{s.K} * s.R * s.S * (s.C / s.groups) >= kMaxElements) {
     return "weights of 2^31 elements";

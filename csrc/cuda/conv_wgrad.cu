@@ -1,8 +1,8 @@
 #include "conv_wgrad.cuh"
 
 #include "conv_choose.cuh"
-#include "conv_merge.h"
 #include "launch.cuh"
+#include "conv_merge.h"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -29,10 +29,10 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
   float* partials = plan.splits > 1 ? static_cast<float*>(workspace) : nullptr;
   ConvWgradKernelParams kernel_params{params, plan, partials,
                                       whole_pieces(shape.C, params.problem) && aligned(params.dw)};
-  launch(choose_kernel<Wgrad>(params.problem, plan), "conv_wgrad", plan.blocks(shape.groups),
-         kTileThreads, plan.shared_bytes, stream, kernel_params);
+  launch(choose_kernel<Wgrad>(params.problem, plan), "conv_wgrad", plan.blocks(shape.groups), kTileThreads,
+               plan.shared_bytes, stream, kernel_params);
   if (partials) {
-    launch_merge_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
+    launch_conv_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
   }
 }
 

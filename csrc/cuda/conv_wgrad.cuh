@@ -34,7 +34,7 @@ __device__ __forceinline__ void finish_wgrad(const StagedTile<T, TileShape>& til
     tile.read(v, i);
     int64_t offset = first + static_cast<int64_t>(tile.row(i)) * row_elements;
     if (p.partials) {
-      store_channels(p.partials + split * (static_cast<int64_t>(shape.K) * row_elements) + offset, v, count);
+      store_channels(p.partials + split * (static_cast<int64_t>(shape.K) * row_elements) + offset, v, count, vector);
     } else {
       store_elements(static_cast<T*>(p.conv.dw) + offset, v, count, vector);
     }

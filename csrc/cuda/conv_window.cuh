@@ -28,8 +28,8 @@ __device__ __forceinline__ Pixel pixel_at(int m, int rows, int columns) {
   return {line / rows, line % rows, m - line * columns};
 }
 
-// How an address moves with a position (r, s, c) in the reduction over taps and channels of one group. Made by the host,
-// so that the main loop has it in constant memory.
+// How an address moves with a position (r, s, c) in the reduction over taps and channels of one group. Made by the
+// host, so that the main loop has it in constant memory.
 struct TapSteps {
   int taps_r, taps_s, channels;  // no taps at all where one of the first is 0
   int per_c;                     // elements from a channel to the next,

@@ -27,7 +27,7 @@ struct TilePlan {
   int splits;                   // of wgrad's reduction over blocks; else 1
   int split_chunks;             // of one split
 
-  int blocks(int groups) const { return row_tiles * column_tiles * groups * splits; }
+  int64_t blocks(int groups) const { return int64_t{row_tiles} * column_tiles * groups * splits; }
 };
 
 constexpr int kTileThreads = 128;  // of all tiles

@@ -64,25 +64,25 @@ class Plan(Structure):
 
 
 class Guarded:
-    """Memory full of NaN that a kernel has to write all of, and nothing of what lies around it."""
+    """Memory that kernels may use, and nothing around it. An output is full of NaN, all of which is to be overwritten."""
 
-    MARGIN = 64  # elements
+    MARGIN = 512  # bytes
 
-    def __init__(self, size, dtype):
+    def __init__(self, emulated, size, dtype, offset=0):
         count = torch.Size(size).numel()
-        self.memory = torch.full((count + 2 * self.MARGIN,), torch.nan, dtype=dtype)
-        inside = self.memory[self.MARGIN : self.MARGIN + count]
+        self.emulated = emulated
+        self.memory = torch.full((count + offset + 2 * self.MARGIN // dtype.itemsize,), torch.nan, dtype=dtype)
+        start = self.MARGIN // dtype.itemsize + offset
+        inside = self.memory[start : start + count]
         if len(size) == 4:
             N, C, H, W = size
             self.tensor = inside.view(N, H, W, C).permute(0, 3, 1, 2)
         else:
             self.tensor = inside.view(size)
+        emulated.guard(self.tensor.data_ptr(), count * dtype.itemsize)
 
-    def check(self):
-        count = self.tensor.numel()
-        outside = (self.memory[: self.MARGIN], self.memory[self.MARGIN + count :])
-        assert all(part.isnan().all() for part in outside), "written outside of the output"
-        return self.tensor
+    def release(self):
+        self.emulated.unguard(self.tensor.data_ptr())
 
 
 def _address(tensor):
@@ -90,14 +90,17 @@ def _address(tensor):
 
 
 class CudaConvolutions:
-    """`multiprocessors` and `shared_bytes` are those of the device that tiles are chosen for."""
+    """`device` is what tiles are chosen for: multiprocessors and bytes of shared memory. All tensors but vectors begin
+    `offset` elements after a multiple of 16 bytes."""
 
-    def __init__(self, library, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10):
-        self.library = ctypes.CDLL(str(library))
+    def __init__(self, emulated, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10, offset=0):
+        self.emulated, self.library = emulated, emulated.functions
         self.allow_tf32 = allow_tf32
         self.device = Device(multiprocessors, shared_bytes)
+        self.offset = offset
         self.plans = []
         self.all_written = True  # the workspace, which is known by there being no NaN
+        self.held = []
         for name, params in (("fprop", Fprop), ("dgrad", Dgrad), ("wgrad", Wgrad)):
             getattr(self.library, name).restype = c_char_p
             getattr(self.library, name).argtypes = [POINTER(params), c_void_p]
@@ -109,46 +112,44 @@ class CudaConvolutions:
         self, x, weight, stride, padding, dilation, groups,
         prologue, prologue_relu, statistics, epilogue, residual, residual_affine, relu,
     ):  # fmt: skip
-        tensors = self._dense(x=x, weight=weight, residual=residual)
-        problem = self._problem(tensors["x"], weight, stride, padding, dilation, groups)
+        problem = self._problem(x, weight, stride, padding, dilation, groups)
         shape = problem.shape
-        y = Guarded((shape.N, shape.K, shape.P, shape.Q), x.dtype)
-        stats = Guarded((2, shape.K), torch.float32) if statistics else None
+        y = self._output((shape.N, shape.K, shape.P, shape.Q), x.dtype)
+        stats = self._output((2, shape.K), torch.float32) if statistics else None
         params = Fprop(
-            problem, Activation(_address(tensors["x"]), _address(prologue), prologue_relu),
-            _address(tensors["weight"]), _address(y.tensor), _address(stats and stats.tensor), _address(epilogue),
-            _address(tensors["residual"]), _address(residual_affine), relu,
+            problem, Activation(self._input(x), self._input(prologue), prologue_relu), self._input(weight),
+            _address(y), _address(stats), self._input(epilogue), self._input(residual), self._input(residual_affine),
+            relu,
         )  # fmt: skip
         self._run("fprop", params)
-        return y.check(), stats.check() if stats else torch.empty(0)
+        self._release()
+        return y, stats if statistics else torch.empty(0)
 
     def conv_backward(
         self, grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
         prologue, prologue_relu, reduce, add, add_out, output_mask,
     ):  # fmt: skip
-        tensors = self._dense(grad=grad, out=out, raw=raw, x=x, weight=weight, add=add, add_out=add_out)
-        problem = self._problem(tensors["x"], weight, stride, padding, dilation, groups)
+        problem = self._problem(x, weight, stride, padding, dilation, groups)
         shape = problem.shape
-        mean_g, slope = (None, None) if raw is None else (means[0].clone(), affine[3] * means[1])
-        draw = Draw(
-            _address(tensors["grad"]), _address(tensors["out"]), _address(tensors["raw"]), _address(affine),
-            _address(mean_g), _address(slope), relu,
-        )  # fmt: skip
-        operand = Activation(_address(tensors["x"]), _address(prologue), prologue_relu)
-        dx = Guarded((shape.N, shape.C, shape.H, shape.W), x.dtype) if output_mask[0] or reduce else None
-        dw = Guarded(weight.shape, x.dtype) if output_mask[1] else None
-        sums = Guarded((2, shape.C), torch.float32) if reduce else None
-        if dx:
-            pointers = (tensors["weight"], dx.tensor, tensors["add"], tensors["add_out"], sums and sums.tensor)
-            self._run("dgrad", Dgrad(problem, draw, *map(_address, pointers), operand))
-        if dw:
-            self._run("wgrad", Wgrad(problem, draw, operand, _address(dw.tensor)))
-        dx = dx.check() if dx else None
+        mean_g, slope = (None, None) if raw is None else (means[0], affine[3] * means[1])
+        draw = Draw(*map(self._input, (grad, out, raw, affine, mean_g, slope)), relu)
+        operand = Activation(self._input(x), self._input(prologue), prologue_relu)
+        dx = dw = sums = None
+        if reduce:
+            sums = self._output((2, shape.C), torch.float32)
+        if output_mask[0] or reduce:
+            dx = self._output((shape.N, shape.C, shape.H, shape.W), x.dtype)
+            pointers = (self._input(weight), _address(dx), self._input(add), self._input(add_out), _address(sums))
+            self._run("dgrad", Dgrad(problem, draw, *pointers, operand))
+        if output_mask[1]:
+            dw = self._output(weight.shape, x.dtype)
+            self._run("wgrad", Wgrad(problem, draw, operand, _address(dw)))
+        self._release()
         empty = x.new_empty(0)
         return (
             dx if output_mask[0] else empty,
-            dw.check() if dw else empty,
-            sums.check() if sums else torch.empty(0),
+            dw if output_mask[1] else empty,
+            sums if reduce else torch.empty(0),
         )
 
     def conv_dgrad(self, *arguments):
@@ -162,10 +163,19 @@ class CudaConvolutions:
         reason = self.library.unsupported(byref(self._problem(*arguments)))
         return reason and reason.decode()
 
-    def _dense(self, **tensors):
-        return {
-            name: t if t is None else t.contiguous(memory_format=torch.channels_last) for name, t in tensors.items()
-        }
+    def _output(self, size, dtype):
+        held = Guarded(self.emulated, size, dtype, self.offset if len(size) == 4 else 0)
+        self.held.append(held)
+        return held.tensor
+
+    def _input(self, tensor):
+        """The address of a copy, NHWC."""
+        return None if tensor is None else self._output(tensor.shape, tensor.dtype).copy_(tensor).data_ptr()
+
+    def _release(self):
+        for held in self.held:
+            held.release()
+        self.held.clear()
 
     def _problem(self, x, weight, stride, padding, dilation, groups):
         (N, C, H, W), (K, _, R, S) = x.shape, weight.shape
@@ -177,9 +187,9 @@ class CudaConvolutions:
         return Problem(DTYPES[x.dtype], self.allow_tf32, Shape(N, C, H, W, K, R, S, P, Q, *pairs, groups), self.device)
 
     def _run(self, name, params):
-        workspace = Guarded((getattr(self.library, f"{name}_workspace")(byref(params)) // 4,), torch.float32)
-        error = getattr(self.library, name)(byref(params), workspace.tensor.data_ptr())
-        assert error is None, error.decode()
-        workspace.check()
-        assert not self.all_written or not workspace.tensor.isnan().any(), "part of the workspace is not written"
+        workspace = self._output((getattr(self.library, f"{name}_workspace")(byref(params)) // 4,), torch.float32)
+        error = getattr(self.library, name)(byref(params), workspace.data_ptr())
+        message = self.emulated.last_error()
+        assert error is None and message is None, (error, message)
+        assert not self.all_written or not workspace.isnan().any(), "part of the workspace is not written"
         self.plans.append(getattr(self.library, f"{name}_plan")(byref(params)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cuda_conv import CudaConvolutions
+from emulator.library import SCHEDULES
 from operator_cases import MODES, make_case
 from problems import CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
@@ -159,19 +160,50 @@ def test_every_tile_and_pipeline(cuda_conv_library, problem, dtype, multiprocess
         assert fprop.stages == 4 and dgrad.stages == 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("problem", [WIDE, STRIDED], ids=lambda p: p.id)
+def test_every_schedule(cuda_conv_library, problem, schedule, seed):
+    """Copies that land as late as they may, warps that run ahead, lanes and blocks in random orders."""
+    cuda_conv_library.set_schedule(schedule, seed)
+    try:
+        for mode in ("fprop_prologue", "backward_everything"):
+            case = draw_case(mode, problem, torch.float16, True)
+            check_integers(CudaConvolutions(cuda_conv_library), case, torch.float16)
+    finally:
+        cuda_conv_library.set_schedule("random")
+
+
+# Two problems for each pass, of which the second has twice the reduction and as many tiles.
+LONGER = {
+    "fprop_prologue": (ConvProblem("short", 1, 64, 8, 16, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "dgrad": (ConvProblem("short", 1, 128, 8, 16, 64, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "wgrad": (ConvProblem("short", 1, 128, 8, 8, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", LONGER)
+def test_main_loop_has_no_bank_conflicts(cuda_conv_library, mode, dtype):
+    """There are as many in a longer one: those of the epilogue."""
+    dtype, tf32 = DTYPES[dtype]
+    conflicts = []
+    for problem in LONGER[mode]:
+        convolutions = CudaConvolutions(cuda_conv_library, tf32)
+        case = draw_case(mode, problem, dtype, False)
+        with cuda_conv_library.counting() as counts:
+            case.run(convolutions)
+            (kernel,) = (c for c in counts().values() if f"conv_{mode[:5]}_kernel" in c["name"])
+        conflicts.append(kernel["shared"]["bank_conflicts"])
+    assert conflicts[0] == conflicts[1]
+
+
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "backward_everything"])
 def test_addresses_that_are_no_multiple_of_16(cuda_conv_library, mode):
     problem = next(p for p in TILES if p.id == "pieces_s2")
 
-    def shifted(t):
-        if t.dim() != 4:
-            return t
-        memory = torch.empty(t.numel() + 1, dtype=t.dtype)[1:]
-        N, C, H, W = t.shape
-        return memory.view(N, H, W, C).permute(0, 3, 1, 2).copy_(t)
-
-    case = draw_case(mode, problem, torch.bfloat16, True).mapped(shifted)
-    convolutions = CudaConvolutions(cuda_conv_library)
+    case = draw_case(mode, problem, torch.bfloat16, True)
+    convolutions = CudaConvolutions(cuda_conv_library, offset=1)
     check_integers(convolutions, case, torch.bfloat16)
     assert not any(plan.vector for plan in convolutions.plans)
 
