@@ -201,7 +201,7 @@ def _cuda_objects(source: Path, nvcc_flags, flags) -> list[Path]:
         for number, text in enumerate(translate(ptx, source.name)):
             (folder / f"{source.stem}_{number}.cpp").write_text(text)
 
-    translated = _made(BUILD / "translated" / f"{source.stem}-{_digest(source, flags)}", key, write_translation)
+    translated = _made(BUILD / "translated" / compiled.name, key, write_translation)
     flags = [*CXX_FLAGS, *TRANSLATED_FLAGS, *flags, "-I", str(RUNTIME)]
     with ThreadPoolExecutor() as pool:
         objects = list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))

@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include <cxxabi.h>
+#include <fenv.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -138,6 +139,9 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
   const u64 count = u64(shape.grid[0]) * shape.grid[1] * shape.grid[2];
   BlockOrder order(count);
   std::string error;
+  fenv_t environment;
+  feholdexcept(&environment);
+  fesetenv(FE_DFL_ENV);  // the caller may flush subnormal numbers
   begin_launch_counters(entry);
   for (u64 i = 0; i < count && error.empty(); ++i) {
     const u64 index = order.next();
@@ -151,6 +155,7 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
   end_blocks();
   end_launch_counters();
   forget_fibers();
+  fesetenv(&environment);
   return error.empty() ? error : where(entry) + error;
 }
 

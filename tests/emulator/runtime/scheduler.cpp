@@ -10,7 +10,7 @@ u32 fuel;
 namespace {
 
 constexpr u32 kFuel = 1u << 16;         // iterations of loops until another lane may run
-constexpr u32 kRefuelLimit = 1u << 15;  // 2^31 iterations of one lane: it waits for something that never happens
+constexpr u32 kRefuelLimit = 1u << 12;  // 2^28 iterations of one lane: it waits for something that never happens
 
 struct Warp {
   u32 present, ready, ended, at_request;  // a bit for each lane
@@ -33,11 +33,15 @@ struct {
 Schedule chosen = Schedule::kRandom;
 u64 random_state = 1;
 
+u32 random_bit(u32 bits) {
+  const u32 turn = random_number() % 32;
+  const u32 turned = turn ? bits >> turn | bits << (32 - turn) : bits;
+  return (__builtin_ctz(turned) + turn) % 32;
+}
+
 u32 some_bit(u32 bits) {
   if (chosen == Schedule::kRandom) {
-    const u32 turn = random_number() % 32;
-    const u32 turned = turn ? bits >> turn | bits << (32 - turn) : bits;
-    return (__builtin_ctz(turned) + turn) % 32;
+    return random_bit(bits);
   }
   return running.descending ? 31 - __builtin_clz(bits) : __builtin_ctz(bits);
 }
@@ -55,8 +59,8 @@ LaneState* next_lane() {
   return &running.lanes[warp * kWarpSize + some_bit(running.warps[warp].ready)];
 }
 
-void run_next(LaneState& lane) {
-  LaneState* next = next_lane();
+// null: back to the launcher.
+void run(LaneState& lane, LaneState* next) {
   if (next == &lane) {
     return;
   }
@@ -64,6 +68,10 @@ void run_next(LaneState& lane) {
     running.current = next;
   }
   switch_fiber(lane.fiber, next ? next->fiber : running.launcher, lane.status == Status::kEnded);
+}
+
+void run_next(LaneState& lane) {
+  run(lane, next_lane());
 }
 
 void set_status(LaneState& lane, Status status) {
@@ -109,9 +117,9 @@ void end_lane(LaneState& lane) {
   Warp& warp = running.warps[lane.warpid];
   warp.ended |= 1u << lane.laneid;
   running.live -= 1;
-  for (u32 i = 0; i < kWarpSize; ++i) {
-    LaneState& other = running.lanes[lane.warpid * kWarpSize + i];
-    if ((warp.present & ~warp.ended) >> i & 1 && other.status == Status::kWarp) {
+  for (u32 left = warp.at_request; left; left &= left - 1) {
+    const LaneState& other = running.lanes[lane.warpid * kWarpSize + __builtin_ctz(left)];
+    if (other.status == Status::kWarp) {
       try_request(lane.warpid, other.request);
     }
   }
@@ -217,8 +225,10 @@ void yield(Lane& lane) {
   run_next(state(lane));
 }
 
+// Whom it waits for may be of any warp, so that no schedule may pass over one for good.
 void give_way(Lane& lane) {
-  yield(lane);
+  const u32 warp = random_bit(running.ready_warps);
+  run(state(lane), &running.lanes[warp * kWarpSize + random_bit(running.warps[warp].ready)]);
 }
 
 // For ThreadSanitizer: what happened before any lane's fence is seen after a later one.
@@ -250,7 +260,7 @@ void refuel(Lane& lane, const Site& site) {
   if (++state(lane).refuelled == kRefuelLimit) {
     fail(lane, site, "the loop does not end");
   }
-  yield(lane);
+  give_way(lane);
 }
 
 void count_back_edge(Lane& lane, const Site& site) {
