@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -62,6 +63,7 @@ def torch_flags() -> tuple[list[str], list[str]]:
     return includes, [*where, "-lc10", "-ltorch_cpu"]
 
 
+@functools.cache
 def cuda_include() -> Path:
     answer = subprocess.run(["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
     top = re.search(r"TOP=(.*)", answer.stderr)[1].strip()

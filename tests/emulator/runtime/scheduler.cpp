@@ -245,14 +245,10 @@ void abandon(const std::string& message) {
   __builtin_unreachable();
 }
 
-std::string describe(const Lane& lane, const Site& site) {
-  const auto number = [](u32 n) { return std::to_string(n); };
-  return "thread (" + number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]) + "): " + site.where +
-         ": " + site.text;
-}
-
 void fail(Lane& lane, const Site& site, const char* what) {
-  abandon(describe(lane, site) + ": " + what);
+  const auto number = [](u32 n) { return std::to_string(n); };
+  const std::string thread = number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]);
+  abandon("thread (" + thread + "): " + site.where + ": " + site.text + ": " + what);
 }
 
 void refuel(Lane& lane, const Site& site) {

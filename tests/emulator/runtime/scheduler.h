@@ -80,7 +80,6 @@ void wait(LaneState& lane, Status status);  // until wake()
 void wake(LaneState& lane);
 void yield(Lane& lane);  // another lane may run
 [[noreturn]] void abandon(const std::string& message);  // ends the launch
-std::string describe(const Lane& lane, const Site& site);
 
 LaneState& lane_at(u32 index);
 u32 lane_count();
