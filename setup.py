@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent
 # -fopenmp when compiling only: linking to libgomp could bring a second one beside torch's own.
 CXX_FLAGS = ["-O3", "-g0", "-Wall", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden"]
 
+NVCC_FLAGS = ["-O3", "-fmad=false"]  # multiply-adds as above
+
 CPU_SOURCES = [
     "csrc/cpu/bn.cpp",
     "csrc/cpu/caches.cpp",
@@ -37,20 +39,25 @@ CPU_SOURCES = [
     "csrc/cpu/plan.cpp",
     "csrc/cpu/stem.cpp",
     "csrc/cpu/winograd.cpp",
-    "csrc/torch/bn_cpu.cpp",
-    "csrc/torch/chain_cpu.cpp",
-    "csrc/torch/conv_cpu.cpp",
     "csrc/torch/conv_engine.cpp",
-    "csrc/torch/conv_library.cpp",
     "csrc/torch/cpu_impl.cpp",
     "csrc/torch/cpu_module.cpp",
     "csrc/torch/library.cpp",
     "csrc/torch/parallel.cpp",
-    "csrc/torch/stem_cpu.cpp",
+    "csrc/torch/schemas.cpp",
     "csrc/torch/allocator.cpp",
     "csrc/torch/weight_cache.cpp",
 ]
-CUDA_SOURCES = ["csrc/cuda/build_facts.cu", "csrc/torch/cuda_module.cpp"]
+CUDA_SOURCES = [
+    "csrc/cuda/bn_apply.cu",
+    "csrc/cuda/bn_backward.cu",
+    "csrc/cuda/bn_statistics.cu",
+    "csrc/cuda/build_facts.cu",
+    "csrc/cuda/stem_pool.cu",
+    "csrc/torch/cuda_impl.cpp",
+    "csrc/torch/cuda_module.cpp",
+    "csrc/torch/cuda_stream.cpp",
+]
 
 
 def ask_nvcc(cuda_home, *arguments, pattern):
@@ -114,7 +121,7 @@ def extensions():
             "resnet_fused._cuda",
             CUDA_SOURCES,
             define_macros=macros[:1],
-            extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3"]},
+            extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
         )
 
 

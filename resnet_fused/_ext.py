@@ -60,7 +60,7 @@ def cpu_facts() -> dict:
 
 
 def cuda_facts() -> dict:
-    """Of the CUDA extension: torch and nvcc version, architectures, kernels; {} without it."""
+    """Of the CUDA extension: torch and nvcc version, architectures; {} without it."""
     return _cuda.facts() if _cuda is not None else {}
 
 

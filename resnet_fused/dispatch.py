@@ -12,7 +12,7 @@ from resnet_fused import _ext, backends
 
 AUTO = "auto"
 EAGER = "eager"
-CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class BackendUnavailable(RuntimeError):
@@ -30,24 +30,26 @@ def choose(device: str, dtype: torch.dtype, requested: str, unavailable: dict[st
     The automatic choice never raises, and runs eager PyTorch where no kernels of ours could be faster. Raises
     BackendUnavailable where a backend asked for by name cannot serve, ValueError for a name that is none.
     """
-    reason = _why_cpu_cannot(device, dtype, unavailable["cpu"])
     if requested == AUTO:
+        reason = _why_cannot("cpu", device, dtype, unavailable)
         if reason is None:
             return Choice("cpu", f"SIMD kernels for {device} {_name(dtype)}")
+        if device == "cuda" and _why_cannot("cuda", device, dtype, unavailable) is None:
+            reason = "the CUDA kernels were not measured against eager PyTorch yet: ask for them by backend('cuda')"
         return Choice(EAGER, reason)
     if requested == EAGER:
         return Choice(EAGER, "asked for")
-    if requested == "reference":
-        return Choice("reference", "asked for")
     check_name(requested)
-    reason = reason if requested == "cpu" else unavailable[requested]
+    if requested == "reference" or requested not in unavailable:
+        return Choice(requested, "asked for")
+    reason = _why_cannot(requested, device, dtype, unavailable)
     if reason is not None:
         raise BackendUnavailable(f"backend {requested!r} cannot serve: {reason}")
     return Choice(requested, "asked for")
 
 
 def check_name(name: str) -> None:
-    names = (AUTO, EAGER, *backends.NAMES)
+    names = (AUTO, EAGER, *backends.names())
     if name not in names:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(names)}")
 
@@ -56,12 +58,15 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _why_cpu_cannot(device: str, dtype: torch.dtype, unavailable: str | None) -> str | None:
-    if device != "cpu":
-        return f"there are no kernels for device {device!r} yet"
-    if dtype not in CPU_DTYPES:
-        return f"the CPU kernels take {', '.join(map(_name, CPU_DTYPES))}, not {_name(dtype)}"
-    return unavailable
+def _why_cannot(backend: str, device: str, dtype: torch.dtype, unavailable: dict[str, str | None]) -> str | None:
+    """Of the compiled backends, which serve the device of their name."""
+    if unavailable[backend] is not None:
+        return unavailable[backend]
+    if device != backend:
+        return f"backend {backend!r} has no kernels for device {device!r}"
+    if dtype not in DTYPES:
+        return f"the {backend.upper()} kernels take {', '.join(map(_name, DTYPES))}, not {_name(dtype)}"
+    return None
 
 
 _requested = os.environ.get("RESNET_FUSED_BACKEND", AUTO)

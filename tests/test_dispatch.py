@@ -12,7 +12,7 @@ BUILT = {"reference": None, "cpu": None, "triton": NO_TRITON, "cuda": NO_CUDA}
 NOT_BUILT = {**BUILT, "cpu": "the extension is not built: build it"}
 
 
-@pytest.mark.parametrize("dtype", dispatch.CPU_DTYPES)
+@pytest.mark.parametrize("dtype", dispatch.DTYPES)
 def test_auto_takes_the_cpu_kernels(dtype):
     name = str(dtype).removeprefix("torch.")
     assert choose("cpu", dtype, "auto", BUILT) == Choice("cpu", f"SIMD kernels for cpu {name}")
@@ -52,6 +52,23 @@ def test_cpu_asked_for():
 def test_gpu_backends_that_are_not_there(requested, reason, device):
     with pytest.raises(BackendUnavailable, match=f"backend '{requested}' cannot serve: {reason}"):
         choose(device, torch.float32, requested, BUILT)
+
+
+def test_cuda_kernels_run_where_asked_for():
+    built = {**BUILT, "cuda": None}
+    assert choose("cuda", torch.float16, "cuda", built) == Choice("cuda", "asked for")
+    choice = choose("cuda", torch.float16, "auto", built)
+    assert choice.backend == "eager" and "backend('cuda')" in choice.reason
+    for device, dtype, words in (("cpu", torch.float32, "no kernels for device 'cpu'"), ("cuda", torch.int8, "not int8")):
+        with pytest.raises(BackendUnavailable, match=words):
+            choose(device, dtype, "cuda", built)
+
+
+def test_a_registered_backend_runs_where_asked_for(monkeypatch):
+    monkeypatch.setattr(backends, "_registered", dict(backends._registered))
+    backends.register("mine", backends.reference)
+    assert backends.get("mine") is backends.reference
+    assert choose("cpu", torch.float32, "mine", BUILT) == Choice("mine", "asked for")
 
 
 def test_unknown_names():

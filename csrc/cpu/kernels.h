@@ -15,13 +15,13 @@ template <typename Params>
 using TaskFunction = void (*)(const Params& params, int64_t worker, int64_t task);
 
 struct Kernels {
-  ChunkFunction<StatisticsParams> statistics[kDTypes];
+  ChunkFunction<StatisticsTask> statistics[kDTypes];
   ChunkFunction<ApplyParams> apply[kDTypes];
-  ChunkFunction<BackwardReduceParams> backward_reduce[kDTypes];
-  ChunkFunction<BackwardApplyParams> backward_apply[kDTypes];
+  ChunkFunction<BackwardReduceTask> backward_reduce[kDTypes];
+  ChunkFunction<BackwardApplyTask> backward_apply[kDTypes];
   ChunkFunction<MaskAddParams> mask_add[kDTypes];  // units: elements
   ChunkFunction<StemPoolParams> stem_pool[kDTypes];  // units: rows of y, or planes
-  ChunkFunction<StemPoolBackwardParams> stem_pool_backward[kDTypes];  // rows of x, or planes
+  ChunkFunction<StemPoolBackwardTask> stem_pool_backward[kDTypes];  // rows of x, or planes
 
   float (*multiply_add)(int64_t count);  // chained so that the units are always busy; for measuring their peak
   int64_t multiply_add_operations;       // of one count

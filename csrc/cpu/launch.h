@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels.h"
 #include "parallel.h"
@@ -30,6 +31,18 @@ inline int64_t acc_size(DType dtype) {
   return dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
 }
 
+// Elements of an acc-typed array.
+inline void put_acc(DType dtype, void* array, int64_t i, double value) {
+  if (dtype == DType::kFloat64) {
+    static_cast<double*>(array)[i] = value;
+  } else {
+    static_cast<float*>(array)[i] = static_cast<float>(value);
+  }
+}
+inline double get_acc(DType dtype, const void* array, int64_t i) {
+  return dtype == DType::kFloat64 ? static_cast<const double*>(array)[i] : static_cast<const float*>(array)[i];
+}
+
 // Zeroed, so that a chunk that never ran counts as an empty one.
 class ScratchMemory {
  public:
@@ -48,6 +61,21 @@ class ScratchMemory {
   const Scratch& get() const {
     return scratch_;
   }
+  // Sums [rows, C] over the chunks, whose doubles hold them; rows after the first are multiplied by an affine's invstd.
+  void put_sums(DType dtype, int64_t chunks, int rows, int64_t channels, const void* const* affines, void* sums) const {
+    for (int row = 0; row < rows; ++row) {
+      for (int64_t c = 0; c < channels; ++c) {
+        double total = 0;
+        for (int64_t i = 0; i < chunks; ++i) {
+          total += doubles(i)[row * scratch_.slots + c];
+        }
+        if (row > 0) {
+          total *= get_acc(dtype, affines[row - 1], 3 * channels + c);
+        }
+        put_acc(dtype, sums, row * channels + c, total);
+      }
+    }
+  }
   // The doubles at the start of a chunk's scratch.
   const double* doubles(int64_t chunk) const {
     return reinterpret_cast<const double*>(scratch_.data + chunk * scratch_.stride);
@@ -63,16 +91,13 @@ class ScratchMemory {
   Scratch scratch_;
 };
 
-// Writes to an acc-typed array.
-inline void put_acc(DType dtype, void* array, int64_t i, double value) {
-  if (dtype == DType::kFloat64) {
-    static_cast<double*>(array)[i] = value;
-  } else {
-    static_cast<float*>(array)[i] = static_cast<float>(value);
+// invstd * means[1], the factor of x - mean in batch norm's backward; room for either acc type.
+inline std::vector<double> backward_slope(DType dtype, const void* affine, const void* means, int64_t channels) {
+  std::vector<double> slope(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    put_acc(dtype, slope.data(), c, get_acc(dtype, affine, 3 * channels + c) * get_acc(dtype, means, channels + c));
   }
-}
-inline double get_acc(DType dtype, const void* array, int64_t i) {
-  return dtype == DType::kFloat64 ? static_cast<const double*>(array)[i] : static_cast<const float*>(array)[i];
+  return slope;
 }
 
 }  // namespace resnet_fused::cpu

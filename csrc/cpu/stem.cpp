@@ -1,7 +1,5 @@
 #include "stem.h"
 
-#include <vector>
-
 #include "isa.h"
 #include "launch.h"
 
@@ -22,38 +20,24 @@ void stem_pool(DType dtype, const StemPoolParams& params) {
              active_kernels().stem_pool[static_cast<int>(dtype)], params);
 }
 
-void stem_pool_backward_reduce(DType dtype, StemPoolBackwardParams params, void* sums) {
+void stem_pool_backward_reduce(DType dtype, const StemPoolBackwardParams& params) {
   const StemShape& s = params.shape;
   Plan plan = plan_stem(s, s.height, s.width);
   ScratchMemory scratch(plan.chunks, s.channels, 2 * (sizeof(double) + acc_size(dtype)));
-  params.scratch = scratch.get();
-  params.draw = nullptr;
-  run_chunks(plan, active_kernels().stem_pool_backward[static_cast<int>(dtype)], params);
-  for (int row = 0; row < (params.x ? 2 : 1); ++row) {
-    for (int64_t c = 0; c < s.channels; ++c) {
-      double total = 0;
-      for (int64_t i = 0; i < plan.chunks; ++i) {
-        total += scratch.doubles(i)[row * params.scratch.slots + c];
-      }
-      if (row > 0) {
-        total *= get_acc(dtype, params.affine, 3 * s.channels + c);
-      }
-      put_acc(dtype, sums, row * s.channels + c, total);
-    }
-  }
+  StemPoolBackwardTask task{params, nullptr, nullptr, scratch.get()};
+  task.draw = nullptr;
+  run_chunks(plan, active_kernels().stem_pool_backward[static_cast<int>(dtype)], task);
+  scratch.put_sums(dtype, plan.chunks, params.x ? 2 : 1, s.channels, &params.affine, params.sums);
 }
 
-void stem_pool_backward_apply(DType dtype, StemPoolBackwardParams params, const void* means) {
+void stem_pool_backward_apply(DType dtype, const StemPoolBackwardParams& params) {
   const StemShape& s = params.shape;
-  std::vector<double> slope(s.channels);  // room for either acc type
-  for (int64_t c = 0; params.x && c < s.channels; ++c) {
-    put_acc(dtype, slope.data(), c,
-            get_acc(dtype, params.affine, 3 * s.channels + c) * get_acc(dtype, means, s.channels + c));
+  std::vector<double> slope;
+  if (params.x) {
+    slope = backward_slope(dtype, params.affine, params.means, s.channels);
   }
-  params.mean_g = means;
-  params.slope = slope.data();
-  run_chunks(plan_stem(s, s.height, s.width),
-             active_kernels().stem_pool_backward[static_cast<int>(dtype)], params);
+  run_chunks(plan_stem(s, s.height, s.width), active_kernels().stem_pool_backward[static_cast<int>(dtype)],
+             StemPoolBackwardTask{params, params.means, slope.data(), {}});
 }
 
 }  // namespace resnet_fused::cpu

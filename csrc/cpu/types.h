@@ -1,7 +1,7 @@
-// Plain types shared by the kernels, their drivers and the torch layer.
+// Element types of the CPU kernels.
 #pragma once
 
-#include <stdint.h>
+#include "../common/types.h"
 
 namespace resnet_fused::cpu {
 
@@ -10,18 +10,6 @@ struct bfloat16 {
 };
 struct float16 {
   uint16_t bits;
-};
-
-enum class DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
-constexpr int kDTypes = 4;
-
-// A dense activation tensor [images, channels, pixels]; channels_last says that
-// the channels are innermost in memory (NHWC), otherwise the pixels are (NCHW).
-struct Shape {
-  int64_t images;
-  int64_t channels;
-  int64_t pixels;
-  bool channels_last;
 };
 
 }  // namespace resnet_fused::cpu

@@ -4,7 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
-#include "../cpu/types.h"
+#include "../common/types.h"
 
 namespace resnet_fused {
 
@@ -12,16 +12,16 @@ inline at::ScalarType acc_type(at::ScalarType type) {
   return type == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-inline cpu::DType cpu_dtype(at::ScalarType type, const char* op) {
+inline DType dtype_of(at::ScalarType type, const char* op) {
   switch (type) {
     case at::kFloat:
-      return cpu::DType::kFloat32;
+      return DType::kFloat32;
     case at::kDouble:
-      return cpu::DType::kFloat64;
+      return DType::kFloat64;
     case at::kBFloat16:
-      return cpu::DType::kBFloat16;
+      return DType::kBFloat16;
     case at::kHalf:
-      return cpu::DType::kFloat16;
+      return DType::kFloat16;
     default:
       TORCH_CHECK_NOT_IMPLEMENTED(false, "\"", op, "\" not implemented for '", c10::toString(type), "'");
   }
@@ -31,14 +31,14 @@ inline void check_activation(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 4, "expected 4D input (got ", x.dim(), "D input)");
 }
 
-inline void check_device(const at::Tensor& t, const char* name) {
-  TORCH_CHECK(t.is_cpu(), "Expected all tensors to be on the same device, but ", name, " is on ", t.device(),
-              ", different from other tensors on cpu");
+inline void check_device(const at::Tensor& t, const at::Tensor& like, const char* name) {
+  TORCH_CHECK(t.device() == like.device(), "Expected all tensors to be on the same device, but ", name, " is on ",
+              t.device(), ", different from other tensors on ", like.device());
 }
 
 // A tensor that goes with `like` elementwise.
 inline void check_same(const at::Tensor& t, const at::Tensor& like, const char* name) {
-  check_device(t, name);
+  check_device(t, like, name);
   TORCH_CHECK(t.sizes() == like.sizes(), name, " should have size ", like.sizes(), ", but got ", t.sizes());
   TORCH_CHECK(t.scalar_type() == like.scalar_type(), "expected ", name, " to have dtype ", like.scalar_type(),
               ", but got ", t.scalar_type());
@@ -46,16 +46,18 @@ inline void check_same(const at::Tensor& t, const at::Tensor& like, const char* 
 
 // A per-channel array [rows, C] in the accumulation type.
 inline void check_rows(const at::Tensor& t, int64_t rows, const at::Tensor& x, const char* name) {
-  check_device(t, name);
+  check_device(t, x, name);
   TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == x.size(1), name, " should have size [", rows, ", ",
               x.size(1), "], but got ", t.sizes());
   TORCH_CHECK(t.scalar_type() == acc_type(x.scalar_type()), "expected ", name, " to have dtype ",
               acc_type(x.scalar_type()), ", but got ", t.scalar_type());
 }
 
-inline void check_channels(const at::Tensor& t, int64_t channels, const char* name) {
-  check_device(t, name);
-  TORCH_CHECK(t.dim() == 1 && t.size(0) == channels, name, " should contain ", channels, " elements not ", t.numel());
+// A per-channel vector that goes with an array [..., C].
+inline void check_channels(const at::Tensor& t, const at::Tensor& rows, const char* name) {
+  check_device(t, rows, name);
+  TORCH_CHECK(t.dim() == 1 && t.size(0) == rows.size(1), name, " should contain ", rows.size(1), " elements not ",
+              t.numel());
 }
 
 }  // namespace resnet_fused

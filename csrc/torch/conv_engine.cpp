@@ -3,8 +3,8 @@
 
 #include <ATen/ops/mul.h>
 
-#include "checks.h"
-#include "conv_cpu.h"
+#include "bn_operators.h"
+#include "cpu_device.h"
 #include "weight_cache.h"
 
 namespace resnet_fused {
@@ -109,11 +109,12 @@ at::Tensor empty_last(const at::Tensor& x, int64_t channels, int64_t height, int
 
 }  // namespace
 
-bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
+bool CpuDevice::serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
   auto type = x.scalar_type();
   bool has_kernels = type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;
-  if (!has_kernels || weight.scalar_type() != type || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 || conv.stride.size() != 2 ||
-      conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 || weight.numel() == 0) {
+  if (!has_kernels || weight.scalar_type() != type || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 ||
+      conv.stride.size() != 2 || conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 ||
+      weight.numel() == 0) {
     return false;
   }
   for (int axis = 0; axis < 2; ++axis) {
@@ -125,15 +126,15 @@ bool engine_serves(const at::Tensor& x, const at::Tensor& weight, const ConvPara
   if (weight.size(1) * conv.groups != x.size(1) || weight.size(0) % conv.groups != 0) {
     return false;
   }
-  auto dtype = cpu_dtype(x.scalar_type(), "convolution");
+  auto dtype = dtype_of(x.scalar_type(), "convolution");
   return cpu::conv_algorithm(dtype, shape_of_conv(x, weight, conv)) != cpu::Algorithm::kLibrary;
 }
 
-std::tuple<at::Tensor, at::Tensor> engine_conv_fprop(const OperandParams& operand, const at::Tensor& weight,
+std::tuple<at::Tensor, at::Tensor> CpuDevice::conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                      const ConvParams& conv, bool statistics,
                                                      const EpilogueParams& epilogue) {
   Call call(operand.x);
-  auto dtype = cpu_dtype(operand.x.scalar_type(), "conv_fprop");
+  auto dtype = dtype_of(operand.x.scalar_type(), "conv_fprop");
   cpu::ConvShape shape = shape_of_conv(operand.x, weight, conv);
   at::Tensor y = empty_last(operand.x, shape.K, shape.P, shape.Q), stats;
   cpu::Result result = result_of(y);
@@ -165,16 +166,16 @@ std::tuple<at::Tensor, at::Tensor> engine_conv_fprop(const OperandParams& operan
                   statistics ? stats.mutable_data_ptr() : nullptr, call.allocate);
   kept.filled();
   if (after) {
-    bn_apply_into(y, kLast, y, *epilogue.affine, epilogue.relu, epilogue.residual, epilogue.residual_affine);
+    bn_apply_into(*this, y, kLast, y, *epilogue.affine, epilogue.relu, epilogue.residual, epilogue.residual_affine);
   }
   return {y.contiguous(conv_format(operand.x, weight)), stats};
 }
 
-Gradients engine_conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
+Gradients CpuDevice::conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
                                const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw) {
   const at::Tensor& x = operand.x;
   Call call(x);
-  auto dtype = cpu_dtype(x.scalar_type(), "conv_backward");
+  auto dtype = dtype_of(x.scalar_type(), "conv_backward");
   cpu::ConvShape shape = shape_of_conv(x, weight, conv);
   TORCH_CHECK(grad.grad.sizes() == at::IntArrayRef({shape.N, shape.K, shape.P, shape.Q}), "grad should have size [",
               shape.N, ", ", shape.K, ", ", shape.P, ", ", shape.Q, "], but got ", grad.grad.sizes());

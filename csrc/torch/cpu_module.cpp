@@ -95,14 +95,14 @@ std::string plan_algorithm(const std::vector<int64_t>& input, const std::vector<
                            Pair dilation, int64_t groups, const std::string& dtype, const std::string& isa,
                            bool native_bf16, bool winograd) {
   cpu::Machine machine{parse<cpu::Isa>(isa, {"portable", "avx2", "avx512"}, "ISA"), native_bf16};
-  auto type = parse<cpu::DType>(dtype, {"float32", "float64", "bfloat16", "float16"}, "dtype");
+  auto type = parse<DType>(dtype, {"float32", "float64", "bfloat16", "float16"}, "dtype");
   return cpu::algorithm_name(cpu::choose_algorithm(conv_shape(input, weight, stride, padding, dilation, groups), type,
                                                    machine, cpu::Engine::kAuto, winograd));
 }
 
 std::string conv_algorithm(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
                            Pair dilation, int64_t groups, const std::string& dtype) {
-  auto type = parse<cpu::DType>(dtype, {"float32", "float64", "bfloat16", "float16"}, "dtype");
+  auto type = parse<DType>(dtype, {"float32", "float64", "bfloat16", "float16"}, "dtype");
   return cpu::algorithm_name(cpu::conv_algorithm(type, conv_shape(input, weight, stride, padding, dilation, groups)));
 }
 

@@ -1,26 +1,16 @@
 // Tensors as the kernels want them: dense in one of two memory formats, with raw pointers.
 #pragma once
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
 #include <optional>
 
-#include "../cpu/types.h"
-#include "allocator.h"
+#include "../common/types.h"
 
 namespace resnet_fused {
 
 using OptionalTensor = std::optional<at::Tensor>;
-
-// Within an operator, aten calls record no graph and are not autocast: that is the caller's part. Large results and
-// temporaries come from the pool.
-struct OperatorGuard {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
-  PooledAllocations pooled;
-};
 
 inline bool given(const OptionalTensor& t) {
   return t.has_value() && t->defined();
@@ -31,8 +21,8 @@ inline at::Tensor empty_dense(const at::Tensor& x, at::MemoryFormat format) {
   return at::empty(x.sizes(), x.options().memory_format(format));
 }
 
-inline cpu::Shape shape_of(const at::Tensor& x, at::MemoryFormat format) {
-  cpu::Shape s{x.size(0), x.size(1), x.size(2) * x.size(3), format == at::MemoryFormat::ChannelsLast};
+inline Shape shape_of(const at::Tensor& x, at::MemoryFormat format) {
+  Shape s{x.size(0), x.size(1), x.size(2) * x.size(3), format == at::MemoryFormat::ChannelsLast};
   // One pixel or one channel is the same memory in both formats; take the longer inner loop.
   if (s.pixels == 1 || s.channels == 1) {
     s.channels_last = s.pixels == 1;

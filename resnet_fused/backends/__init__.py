@@ -17,10 +17,22 @@ def available() -> dict[str, str | None]:
         "cpu": _ext.cpu_unavailable_reason(),
         "triton": "This version has no Triton kernels yet; use backend='cpu' or eager PyTorch on the GPU.",
         "cuda": _ext.cuda_unavailable_reason()
-        or "The CUDA extension is built but holds no kernels yet; fused modules run eager PyTorch on the GPU.",
+        or (None if torch.cuda.is_available() else "The CUDA extension is built, but PyTorch finds no GPU it can use here."),
     }
+
+
+_registered = {"reference": reference}
+
+
+def register(name: str, operators) -> None:
+    """Adds a backend that runs when asked for by name: an object with all the operators, such as a module."""
+    _registered[name] = operators
+
+
+def names() -> tuple[str, ...]:
+    return (*NAMES, *(name for name in _registered if name not in NAMES))
 
 
 def get(name: str):
     """The namespace that holds a usable backend's operators."""
-    return reference if name == "reference" else torch.ops.resnet_fused
+    return _registered.get(name, torch.ops.resnet_fused)

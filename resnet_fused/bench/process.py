@@ -22,8 +22,9 @@ class WorkerProcess:
 
     def __init__(self, threads: int) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        # Waiting threads sleep instead of spinning, or one contender's pool would take time from the next one's turn.
-        environment.update(OMP_WAIT_POLICY="passive", KMP_BLOCKTIME="0")
+        # GCC's OpenMP lets waiting threads spin for some milliseconds, which a pause between turns covers, LLVM's and
+        # Intel's for 200, which would take time from the next contender's turn.
+        environment.setdefault("KMP_BLOCKTIME", "10")
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "resnet_fused.bench.worker"],

@@ -11,11 +11,13 @@ from typing import Any, Callable, Sequence
 from . import contenders, oracle
 from .job import Job
 from .process import WorkerFailed, WorkerProcess
+from .worker import TURN_SECONDS
 
 WARM_UPS = 2  # the first allocates and compiles, the second shows a steady step; on a slow machine only the first
 MOST_ROUNDS = 30
 SLOWEST_START = 120.0  # seconds for imports and for building a model, on a busy machine
 SLOWEST_COMPILATION = 1800.0  # seconds, where no budget says less
+SETTLE_SECONDS = 0.05  # before a turn: the threads of the last one have stopped spinning (process.py)
 TIMEOUT_FACTOR = 20.0  # a step this many times slower than its warm-up hangs
 
 Progress = Callable[[str], None]
@@ -111,12 +113,13 @@ class _Track:
         done = 0
         while done < most and self.running():
             steady = {entry.spec: (entry.seconds or entry.warm_ups)[-1] for entry in self.running()}
-            one_round = sum(steady.values())
+            one_round = sum(step if step >= TURN_SECONDS else TURN_SECONDS + 2 * step for step in steady.values())
             # What comes after: a forward to count saved bytes, a step and its comparison to check numbers.
             if done > 0 and self.left() < 3 * one_round + 2:
                 break
             for entry in rotated(self.running(), done):
-                seconds = self.ask(entry, "step", 30 + TIMEOUT_FACTOR * steady[entry.spec])
+                time.sleep(SETTLE_SECONDS)
+                seconds = self.ask(entry, "turn", 30 + TIMEOUT_FACTOR * max(TURN_SECONDS, steady[entry.spec]))
                 if seconds is not None:
                     entry.seconds.append(seconds)
             done += 1

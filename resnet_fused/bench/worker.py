@@ -7,8 +7,10 @@ sleeps while another contender has its turn.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import statistics
 import sys
 import time
 from dataclasses import asdict
@@ -18,6 +20,8 @@ import torch
 
 from . import contenders, job as jobs, measure, oracle
 from .job import Job
+
+TURN_SECONDS = 0.25  # at least, of steps in one turn
 
 
 def describe(error: BaseException) -> str:
@@ -63,6 +67,16 @@ class Runner:
             start = time.perf_counter()
             jobs.run_step(self.model, self.images, self.labels)
             return time.perf_counter() - start
+
+    def turn(self) -> float:
+        """Seconds of a step in one turn of the race.
+
+        A short step is repeated, after one that finds caches and threads as another contender left them; the median.
+        """
+        seconds = self.step()
+        if seconds >= TURN_SECONDS:
+            return seconds
+        return statistics.median(self.step() for _ in range(math.ceil(TURN_SECONDS / seconds)))
 
     def memory(self) -> dict:
         """Peak resident set of the steps so far, its growth since before the first, and bytes saved for backward."""

@@ -8,8 +8,6 @@ from typing import Any, Sequence
 
 from ..bench import environment
 
-NO_CUDA_KERNELS = "the CUDA extension is built but holds no kernels yet"
-
 
 def add_parser(commands: Any) -> None:
     """Register the subcommand."""
@@ -52,11 +50,6 @@ def extension_lines(facts: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("_", " "): value for name, value in facts.items()}
 
 
-def holds_no_kernels(facts: dict[str, Any]) -> bool:
-    """Whether a built CUDA extension says that it has no kernels."""
-    return "unavailable" not in facts and not facts.get("kernels", True)
-
-
 def text(facts: dict[str, Any]) -> str:
     """The facts for a terminal."""
     lines = section("versions", facts["versions"])
@@ -68,8 +61,6 @@ def text(facts: dict[str, Any]) -> str:
     })
     lines += section("CPU extension", extension_lines(facts["cpu_extension"]))
     lines += section("CUDA extension", extension_lines(facts["cuda_extension"]))
-    if holds_no_kernels(facts["cuda_extension"]):
-        lines.insert(-1, f"  {NO_CUDA_KERNELS}")
     lines += section("backends", {
         name: "usable" if backend["usable"] else backend["reason"] for name, backend in facts["backends"].items()
     })

@@ -2,6 +2,7 @@
 
 import copy
 
+import cuda_emulated
 import pytest
 import torch
 from operator_cases import FORMATS, HALVES_EVERYDAY
@@ -102,7 +103,7 @@ def _lengths(module, x):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "reference", cuda_emulated.BACKEND])
 def test_float32(backend, name, training, layout):
     module, x = _draw(PROBLEMS[name], training, FLOAT32_MARGIN)
     module = module.to(memory_format=FORMATS[layout])
@@ -118,10 +119,11 @@ def test_float32(backend, name, training, layout):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_float64(name, training, layout):
+@pytest.mark.parametrize("backend", ["cpu", cuda_emulated.BACKEND])
+def test_float64(backend, name, training, layout):
     module, x = _draw(PROBLEMS[name], training, 1e-9)
     x = x.contiguous(memory_format=FORMATS[layout])
-    ours, theirs = _run(copy.deepcopy(module), x, "cpu"), _run(copy.deepcopy(module), x, "eager")
+    ours, theirs = _run(copy.deepcopy(module), x, backend), _run(copy.deepcopy(module), x, "eager")
     for key in theirs:
         # 1e-10 of the largest: float64 sums of some hundred terms, amplified by 1/σ in three batch norms.
         scale = max(1.0, theirs[key].abs().max().item())
@@ -132,13 +134,14 @@ def test_float64(name, training, layout):
 @pytest.mark.parametrize("style", ["converted", "autocast"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_16_bits(name, training, style, half):
+@pytest.mark.parametrize("backend", ["cpu", cuda_emulated.BACKEND])
+def test_16_bits(backend, name, training, style, half):
     module, x = _draw(PROBLEMS[name], training, HALF_MARGIN, 0.3, _separate, half)
     x = x.contiguous(memory_format=torch.channels_last)
     truth = _run(copy.deepcopy(module), x, "eager")
     dtype, autocast = (half, None) if style == "converted" else (torch.float32, half)
     lower = [copy.deepcopy(module).to(dtype) for _ in range(2)]
-    ours = _run(lower[0], x.to(dtype), "cpu", autocast)
+    ours = _run(lower[0], x.to(dtype), backend, autocast)
     theirs = _run(lower[1], x.to(dtype), "eager", autocast)
     for key in truth:
         stored = stored_rounding(half, truth[key], x.numel() // x.shape[1])

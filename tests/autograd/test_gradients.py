@@ -2,6 +2,7 @@
 
 import itertools
 
+import cuda_emulated
 import pytest
 import torch
 from chains import MODES, draw, draw_stem
@@ -26,6 +27,15 @@ COMBINATIONS = [
     for name, mode, backend in itertools.product((*PROBLEMS, "stem"), MODES, BACKENDS)
     if not (mode.startswith("mixed") and (name.startswith("single") or name == "stem"))
 ]
+
+
+@pytest.mark.slow
+@cuda_emulated.needs_emulator
+@pytest.mark.parametrize("mode", MODES[:2])
+@pytest.mark.parametrize("name", ["basic", "bottleneck_projection", "stem"])
+def test_gradcheck_of_the_cuda_kernels(name, mode):
+    drawn = _drawn(name, mode)
+    assert gradcheck(drawn.fused("cuda_emulated"), _leaves(drawn, torch.channels_last), check_batched_grad=False)
 
 
 def _leaves(drawn, layout=torch.contiguous_format):

@@ -3,6 +3,7 @@
 import engine
 import pytest
 import torch
+from checks import check_integers
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
 from tolerance import assert_bit_equal
@@ -24,18 +25,7 @@ def test_integers(problem, layout, dtype, mode):
     # The library's 16-bit convolutions read and write what is rounded, float64's do not: there the reference judges.
     intermediate = DTYPES[dtype].itemsize == 2 and case.operator.startswith("conv_")
     with engine.winograd(False), engine.engine("never" if intermediate else "auto"):  # Winograd's transforms round
-        ours = case.run(ops.get("cpu"))
-    theirs = case.run(ops.get("reference"))
-    truth = case.double().run(ops.get("reference"))
-    statistics = case.operator == "conv_fprop" and case.arguments[8]
-    for a, b, c in zip(ours, theirs, truth):
-        if statistics and a.dim() == 2:
-            continue
-        expected = b if intermediate else c.to(a.dtype)
-        if a.dim() == 2 and expected.abs().max() > 2**24:  # sums beyond float32's integers: a few roundings of them
-            torch.testing.assert_close(a, expected, rtol=0, atol=4 * 2**-24 * expected.abs().max().item())
-        else:
-            assert_bit_equal(a, expected)
+        check_integers(case, ops.get("cpu"), DTYPES[dtype], rounds_between=True)
 
 
 @pytest.mark.parametrize("mode", ["fprop", "fprop_prologue_linear", "backward_bn", "backward_dw"])

@@ -120,7 +120,7 @@ def test_follows_the_backend_asked_for(backend, runs):
 def test_devices_without_kernels():
     model = resnet_fused.fuse(network()).to("meta")
     rows = resnet_fused.explain(model, images().to("meta")).rows
-    assert {row.reason for row in rows} == {"there are no kernels for device 'meta' yet"}
+    assert {row.reason for row in rows} == {"backend 'cpu' has no kernels for device 'meta'"}
 
 
 def test_shared_blocks_are_one_row():

@@ -101,7 +101,7 @@ struct BackwardReduceBody {
 };
 
 template <typename Layout, typename T, Mask MASK, int INPUTS, bool STORE>
-void run_backward_reduce(const BackwardReduceParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void run_backward_reduce(const BackwardReduceTask& p, int64_t chunk, int64_t begin, int64_t end) {
   using A = Acc<T>;
   int64_t channels = p.shape.channels, slots = p.scratch.slots;
   double* total = (double*)(p.scratch.data + chunk * p.scratch.stride);
@@ -114,7 +114,7 @@ void run_backward_reduce(const BackwardReduceParams& p, int64_t chunk, int64_t b
 }
 
 template <typename Layout, typename T, Mask MASK>
-void backward_reduce_mask(const BackwardReduceParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void backward_reduce_mask(const BackwardReduceTask& p, int64_t chunk, int64_t begin, int64_t end) {
   if (p.x2) {
     run_backward_reduce<Layout, T, MASK, 2, false>(p, chunk, begin, end);
   } else if (p.operand) {
@@ -129,7 +129,7 @@ void backward_reduce_mask(const BackwardReduceParams& p, int64_t chunk, int64_t 
 }
 
 template <typename Layout, typename T>
-void backward_reduce_layout(const BackwardReduceParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void backward_reduce_layout(const BackwardReduceTask& p, int64_t chunk, int64_t begin, int64_t end) {
   switch (p.mask) {
     case Mask::kNone:
       return backward_reduce_mask<Layout, T, Mask::kNone>(p, chunk, begin, end);
@@ -141,7 +141,7 @@ void backward_reduce_layout(const BackwardReduceParams& p, int64_t chunk, int64_
 }
 
 template <typename T>
-void backward_reduce(const BackwardReduceParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void backward_reduce(const BackwardReduceTask& p, int64_t chunk, int64_t begin, int64_t end) {
   if (p.shape.channels_last) {
     backward_reduce_layout<Rows, T>(p, chunk, begin, end);
   } else {
@@ -186,7 +186,7 @@ struct BackwardApplyBody {
 };
 
 template <typename Layout, typename T, Mask MASK>
-void run_backward_apply(const BackwardApplyParams& p, int64_t begin, int64_t end) {
+void run_backward_apply(const BackwardApplyTask& p, int64_t begin, int64_t end) {
   using A = Acc<T>;
   BackwardApplyBody<Layout, T, MASK> body{
       (const T*)p.grad, (const T*)p.out, (const T*)p.x, (T*)p.draw,
@@ -195,7 +195,7 @@ void run_backward_apply(const BackwardApplyParams& p, int64_t begin, int64_t end
 }
 
 template <typename Layout, typename T>
-void backward_apply_layout(const BackwardApplyParams& p, int64_t begin, int64_t end) {
+void backward_apply_layout(const BackwardApplyTask& p, int64_t begin, int64_t end) {
   switch (p.mask) {
     case Mask::kNone:
       return run_backward_apply<Layout, T, Mask::kNone>(p, begin, end);
@@ -207,7 +207,7 @@ void backward_apply_layout(const BackwardApplyParams& p, int64_t begin, int64_t 
 }
 
 template <typename T>
-void backward_apply(const BackwardApplyParams& p, int64_t, int64_t begin, int64_t end) {
+void backward_apply(const BackwardApplyTask& p, int64_t, int64_t begin, int64_t end) {
   if (p.shape.channels_last) {
     backward_apply_layout<Rows, T>(p, begin, end);
   } else {

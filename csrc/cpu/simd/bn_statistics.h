@@ -82,7 +82,7 @@ struct StatisticsBody {
 };
 
 template <typename Layout, typename T>
-void run_statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void run_statistics(const StatisticsTask& p, int64_t chunk, int64_t begin, int64_t end) {
   using A = Acc<T>;
   int64_t channels = p.shape.channels, slots = p.scratch.slots;
   double* wide = (double*)(p.scratch.data + chunk * p.scratch.stride);
@@ -107,7 +107,7 @@ void run_statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int
 }
 
 template <typename T>
-void statistics(const StatisticsParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void statistics(const StatisticsTask& p, int64_t chunk, int64_t begin, int64_t end) {
   if (p.shape.channels_last) {
     run_statistics<Rows, T>(p, chunk, begin, end);
   } else {

@@ -161,7 +161,7 @@ struct StemPoolBackward {
 };
 
 template <typename T, StemMode MODE, bool INPUT>
-void run_stem_pool_backward(const StemPoolBackwardParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void run_stem_pool_backward(const StemPoolBackwardTask& p, int64_t chunk, int64_t begin, int64_t end) {
   using A = Acc<T>;
   int64_t slots = p.scratch.slots;
   double* total = nullptr;
@@ -181,7 +181,7 @@ void run_stem_pool_backward(const StemPoolBackwardParams& p, int64_t chunk, int6
 }
 
 template <typename T>
-void stem_pool_backward(const StemPoolBackwardParams& p, int64_t chunk, int64_t begin, int64_t end) {
+void stem_pool_backward(const StemPoolBackwardTask& p, int64_t chunk, int64_t begin, int64_t end) {
   if (p.draw && p.x) {
     run_stem_pool_backward<T, StemMode::kApply, true>(p, chunk, begin, end);
   } else if (p.draw) {

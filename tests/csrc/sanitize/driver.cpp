@@ -437,39 +437,36 @@ void run_batch_norm(int64_t images, int64_t channels, int64_t height, int64_t wi
   Shape shape{images, channels, height * width, last};
   StemShape stem{images, channels, height, width, pooled_height, pooled_width, last};
   run_orders("statistics", {{"statistics", acc, &stats}},
-             [&](const Allocate&) { bn_statistics(dtype, {shape, x.data(), {}}, stats.data()); });
+             [&](const Allocate&) { bn_statistics(dtype, {shape, x.data(), stats.data()}); });
   run_orders("apply", {to_y}, [&](const Allocate&) {
     bn_apply(dtype, {shape, x.data(), affine.data(), x2.data(), affine2.data(), y.data(), true});
   });
   for (Mask mask : {Mask::kNone, Mask::kOutput, Mask::kAffine}) {
     run_orders("backward reduce", {{"sums", acc, &sums}}, [&](const Allocate&) {
       bn_backward_reduce(dtype, {shape, grad.data(), out.data(), x.data(), affine.data(), x2.data(), affine2.data(), nullptr,
-                                 mask, {}}, sums.data());
+                                 mask, sums.data()});
     });
     if (mask != Mask::kOutput) {  // the operand's own ReLU is the mask
       run_orders("backward reduce with the operand", {{"sums", acc, &two_sums}, {"operand", dtype, &y}}, [&](const Allocate&) {
-        bn_backward_reduce(dtype, {shape, grad.data(), nullptr, x.data(), affine.data(), nullptr, nullptr, y.data(), mask, {}},
-                           two_sums.data());
+        bn_backward_reduce(dtype, {shape, grad.data(), nullptr, x.data(), affine.data(), nullptr, nullptr, y.data(), mask,
+                                   two_sums.data()});
       });
     }
     run_orders("backward apply", {to_y}, [&](const Allocate&) {
-      bn_backward_apply(dtype, {shape, grad.data(), out.data(), x.data(), affine.data(), nullptr, nullptr, y.data(), mask},
-                        means.data());
+      bn_backward_apply(dtype, {shape, grad.data(), out.data(), x.data(), affine.data(), means.data(), y.data(), mask});
     });
   }
   run_orders("mask and add", {to_y},
-             [&](const Allocate&) { mask_add(dtype, {x.data(), grad.data(), out.data(), y.data()}, count); });
+             [&](const Allocate&) { mask_add(dtype, {count, x.data(), grad.data(), out.data(), y.data()}); });
   run_orders("pool", {{"y", dtype, &pool}}, [&](const Allocate&) {
     stem_pool(dtype, {stem, x.data(), affine.data(), pool.data(), static_cast<uint8_t*>(index.data())});
   });
   const auto* winners = static_cast<const uint8_t*>(index.data());
   run_orders("pool's backward reduce", {{"sums", acc, &two_sums}}, [&](const Allocate&) {
-    stem_pool_backward_reduce(dtype, {stem, pool_grad.data(), winners, x.data(), affine.data(), nullptr, nullptr, nullptr, {}},
-                              two_sums.data());
+    stem_pool_backward_reduce(dtype, {stem, pool_grad.data(), winners, x.data(), affine.data(), nullptr, two_sums.data(), nullptr});
   });
   run_orders("pool's backward apply", {to_y}, [&](const Allocate&) {
-    stem_pool_backward_apply(dtype, {stem, pool_grad.data(), winners, x.data(), affine.data(), nullptr, nullptr, y.data(), {}},
-                             means.data());
+    stem_pool_backward_apply(dtype, {stem, pool_grad.data(), winners, x.data(), affine.data(), means.data(), nullptr, y.data()});
   });
 }
 

@@ -1,27 +1,28 @@
 // A residual chain with frozen batch norms in one call: at batch 1 a dozen calls cost as much as a small convolution.
-#include "checks.h"
-#include "cpu_impl.h"
+#pragma once
+
+#include "bn_operators.h"
+#include "conv_operators.h"
 
 namespace resnet_fused {
-namespace {
 
 constexpr int64_t kGeometry = 8;  // stride, padding and dilation, two each; groups; whether ReLU follows
 constexpr int64_t kNorm = 4;      // weight, bias, running mean, running variance
 
 // The batch norm of running statistics, as bn_finalize gives it.
-at::Tensor frozen_affine(const at::Tensor& x, at::ArrayRef<OptionalTensor> norm, double eps) {
+template <typename Device>
+at::Tensor frozen_affine(Device& device, const at::Tensor& x, at::ArrayRef<OptionalTensor> norm, double eps) {
   TORCH_CHECK(given(norm[2]) && given(norm[3]), "expected running_mean and running_var to be given");
   at::Tensor stats = empty_acc({2, norm[2]->size(0)}, x);
   stats.select(0, 0).copy_(*norm[2]);
   stats.select(0, 1).copy_(*norm[3]);
-  return bn_finalize(stats, 1, norm[0], norm[1], eps);
+  return bn_finalize(device, stats, 1, norm[0], norm[1], eps);
 }
 
-}  // namespace
-
-at::Tensor frozen_chain(const at::Tensor& x, at::TensorList weights, const c10::List<OptionalTensor>& norms,
-                        at::ArrayRef<double> eps, at::IntArrayRef geometry, bool projection, bool identity) {
-  OperatorGuard guard;
+template <typename Device>
+at::Tensor frozen_chain(Device& device, const at::Tensor& x, at::TensorList weights,
+                        const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
+                        bool projection, bool identity) {
   int64_t count = weights.size(), main = count - projection;
   TORCH_CHECK(main > 0 && int64_t(norms.size()) == kNorm * count && int64_t(eps.size()) == count &&
                   int64_t(geometry.size()) == kGeometry * count,
@@ -29,9 +30,9 @@ at::Tensor frozen_chain(const at::Tensor& x, at::TensorList weights, const c10::
   std::vector<OptionalTensor> norm = norms.vec();
   auto run = [&](int64_t i, const at::Tensor& operand, const OptionalTensor& residual) {
     at::IntArrayRef g = geometry.slice(kGeometry * i, kGeometry);
-    at::Tensor affine = frozen_affine(x, at::ArrayRef<OptionalTensor>(norm).slice(kNorm * i, kNorm), eps[i]);
-    return std::get<0>(conv_fprop(operand, weights[i], g.slice(0, 2), g.slice(2, 2), g.slice(4, 2), g[6], std::nullopt,
-                                  false, false, affine, residual, std::nullopt, g[7] != 0));
+    at::Tensor affine = frozen_affine(device, x, at::ArrayRef<OptionalTensor>(norm).slice(kNorm * i, kNorm), eps[i]);
+    return std::get<0>(conv_fprop(device, operand, weights[i], g.slice(0, 2), g.slice(2, 2), g.slice(4, 2), g[6],
+                                  std::nullopt, false, false, affine, residual, std::nullopt, g[7] != 0));
   };
   OptionalTensor residual;
   if (projection) {

@@ -1,0 +1,42 @@
+// Registers the operators for one device.
+#pragma once
+
+#include <torch/library.h>
+
+#include "bn_operators.h"
+#include "chain_operator.h"
+#include "conv_operators.h"
+#include "stem_operators.h"
+
+namespace resnet_fused {
+
+// An operator's function without its first argument, a Device, which lives as long as the call.
+template <auto function>
+struct Operator;
+template <typename Device, typename Result, typename First, typename... Rest,
+          Result (*function)(Device&, First, Rest...)>
+struct Operator<function> {
+  static Result call(First first, Rest... rest) {
+    Device device(first);
+    return function(device, first, rest...);
+  }
+};
+
+template <typename Device>
+void implement(torch::Library& m) {
+  m.impl("bn_statistics", TORCH_FN(Operator<bn_statistics<Device>>::call));
+  m.impl("bn_finalize", TORCH_FN(Operator<bn_finalize<Device>>::call));
+  m.impl("bn_apply", TORCH_FN(Operator<bn_apply<Device>>::call));
+  m.impl("bn_backward_reduce", TORCH_FN(Operator<bn_backward_reduce<Device>>::call));
+  m.impl("bn_backward_apply", TORCH_FN(Operator<bn_backward_apply<Device>>::call));
+  m.impl("conv_fprop", TORCH_FN(Operator<conv_fprop<Device>>::call));
+  m.impl("conv_backward", TORCH_FN(Operator<conv_backward<Device>>::call));
+  m.impl("conv_dgrad", TORCH_FN(Operator<conv_dgrad<Device>>::call));
+  m.impl("conv_wgrad", TORCH_FN(Operator<conv_wgrad<Device>>::call));
+  m.impl("frozen_chain", TORCH_FN(Operator<frozen_chain<Device>>::call));
+  m.impl("stem_pool", TORCH_FN(Operator<stem_pool<Device>>::call));
+  m.impl("stem_pool_backward_reduce", TORCH_FN(Operator<stem_pool_backward_reduce<Device>>::call));
+  m.impl("stem_pool_backward_apply", TORCH_FN(Operator<stem_pool_backward_apply<Device>>::call));
+}
+
+}  // namespace resnet_fused

@@ -1,0 +1,10 @@
+// The operators' schemas.
+#pragma once
+
+#include <torch/library.h>
+
+namespace resnet_fused {
+
+void define(torch::Library& m);
+
+}  // namespace resnet_fused

@@ -1,0 +1,80 @@
+"""The CUDA operators, their kernels run by the emulator, against the reference: exact, oracle, and what they write."""
+
+import cuda_emulated
+import pytest
+import torch
+from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
+from operator_cases import DTYPES, FORMATS, MODES, make_case
+from problems import CONVS, ConvProblem
+
+pytestmark = cuda_emulated.needs_emulator
+
+KERNELS = [mode for mode in MODES if not mode.startswith(("fprop", "dgrad", "wgrad", "backward", "chain"))]
+KERNELS += ["backward_apply", "backward_apply_relu", "backward_apply_out"]
+# Operators of several launches: a convolution with everything around it.
+CONVOLUTIONS = [mode for mode in MODES if mode not in KERNELS]
+EXACT = [mode for mode in MODES if not mode.startswith(("statistics", "finalize", "chain"))]
+
+
+def _pointwise(N, C, H, W):
+    return ConvProblem(f"{N}x{C}x{H}x{W}", N, C, H, W, C, 1, 1)
+
+
+# Vectors and single elements, several tiles of channels, several chunks of rows, planes of several segments, one pixel.
+SHAPES = [
+    _pointwise(2, 16, 8, 8),
+    _pointwise(3, 5, 7, 9),
+    _pointwise(2, 264, 5, 4),
+    _pointwise(1, 3, 70, 90),
+    _pointwise(9, 24, 33, 16),
+    _pointwise(5, 40, 1, 1),
+]
+EVERYDAY = ("stem", "odd_channels", "groups", "ragged")
+PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    return cuda_emulated.load()
+
+
+@pytest.fixture
+def kernels(emulated):
+    emulated.set_schedule("random", 0)
+    return torch.ops.resnet_fused_emulated
+
+
+@pytest.mark.parametrize("mode", KERNELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", SHAPES, ids=lambda p: p.id)
+def test_kernels_against_float64(problem, layout, dtype, mode, kernels):
+    check_oracle(make_case(mode, problem, DTYPES[dtype], FORMATS[layout]), kernels)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in KERNELS if mode in EXACT])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", SHAPES[:3], ids=lambda p: p.id)
+def test_kernels_on_integers(problem, layout, dtype, mode, kernels):
+    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
+    check_integers(case, kernels, DTYPES[dtype], rounds_between=False)
+
+
+@pytest.mark.parametrize("mode", CONVOLUTIONS)
+@pytest.mark.parametrize("dtype", [d if d == "float32" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_convolutions_against_float64(problem, layout, dtype, mode, kernels):
+    check_oracle(make_case(mode, problem, DTYPES[dtype], FORMATS[layout]), kernels)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("schedule", ["random", "latest"])
+def test_what_is_written(schedule, layout, mode, emulated, kernels, poison):
+    emulated.set_schedule(schedule, 1)
+    problem = next(p for p in CONVS if p.id == "ragged")
+    case = make_case(mode, problem, torch.float32, FORMATS[layout])
+    check_what_is_written(case, kernels)
+    check_memory_format(case, kernels)
