@@ -1,5 +1,8 @@
 """The emulator finds what is wrong with wrong kernels, and says where. Each mistake's right version runs too."""
 
+import ctypes
+import re
+
 import pytest
 import torch
 from emulated import guarded, load, run
@@ -139,6 +142,13 @@ def test_shape_of_a_launch(library, threads, grid_y, message):
         return
     with _fails(f"^1: .*bounded_kernel.*{message}"):
         run(library, "bounded", out, threads, grid_y)
+
+
+def test_the_runtime_tells_the_message(library):
+    with _fails("divergent barrier"):
+        run(library, "divergent", torch.zeros(32, dtype=torch.int32))
+    library.functions.last_error_string.restype = ctypes.c_char_p
+    assert re.match(rb"cudaErrorLaunchFailure: .*divergent barrier", library.functions.last_error_string())
 
 
 def test_a_failure_leaves_the_next_launch_alone(wrong):
