@@ -82,6 +82,13 @@ def test_null_pointer(wrong):
         run(wrong, "write", None, 3)
 
 
+def test_no_memory(wrong):
+    """Far from anything that is guarded, where the access itself fails."""
+    with _fails(r"write_kernel.*thread \(0,0,0\): no memory is at 0x\w+ \(for the line: addr2line -ie .*test_wrong-"):
+        run(wrong, "write", torch.zeros(1), 2**30)
+    test_missing_barrier(wrong, True)
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 def test_misaligned_vector(wrong, offset):
     x, out = torch.randn(8), torch.zeros(4)

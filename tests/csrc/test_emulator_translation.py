@@ -79,6 +79,7 @@ def test_registers_of_a_scope_hide_others():
     assert entry.registers[inner.operands[0]] == "b16" and entry.registers["%r1"] == "b32"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
 def test_nothing_is_built_twice(tmp_path, monkeypatch):
     source, header = tmp_path / "tiny.cu", tmp_path / "tiny.h"

@@ -27,8 +27,8 @@ CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing",
 # -Og: kernels run as fast as with -O1, and compile in half the time.
 TRANSLATED_FLAGS = ["-Og", "-w", "-fvisibility=hidden", "-fno-exceptions"]
 RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
-RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fiber",
-                 "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fault",
+                 "fiber", "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
 SANITIZERS = {None: [], "address": ["-fsanitize=address"], "thread": ["-fsanitize=thread"]}

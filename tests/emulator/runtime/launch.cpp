@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "counters.h"
+#include "fault.h"
 #include "memory.h"
 #include "scheduler.h"
 
@@ -132,6 +133,9 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
   const u64 count = u64(shape.grid[0]) * shape.grid[1] * shape.grid[2];
   BlockOrder order(count);
   std::string error;
+#ifndef EMULATOR_SANITIZE  // which reports faults itself
+  const FaultHandler faults;
+#endif
   fenv_t environment;
   feholdexcept(&environment);
   fesetenv(FE_DFL_ENV);  // the caller may flush subnormal numbers

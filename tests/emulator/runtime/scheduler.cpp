@@ -10,7 +10,7 @@ u32 fuel;
 namespace {
 
 constexpr u32 kFuel = 1u << 16;         // iterations of loops until another lane may run
-constexpr u32 kRefuelLimit = 1u << 12;  // 2^28 iterations of one lane: it waits for something that never happens
+constexpr u32 kRefuelLimit = 1u << 10;  // 2^26 iterations of one lane: it waits for something that never happens
 
 struct Warp {
   u32 present, ready, ended, at_request;  // a bit for each lane
@@ -189,6 +189,7 @@ std::string run_block(Function function, const u8* parameters) {
   running.current = &running.lanes[0];
   running.current = next_lane();
   switch_fiber(running.launcher, running.current->fiber);
+  running.current = nullptr;
   for (u32 i = 0; i < running.lane_count; ++i) {
     end_copies(running.lanes[i], &running.end);  // of lanes that are given up
     end_fiber(running.lanes[i].fiber);
@@ -267,6 +268,12 @@ void count_back_edge(Lane& lane, const Site& site) {
 
 LaneState& lane_at(u32 index) {
   return running.lanes[index];
+}
+LaneState& current_lane() {
+  return *running.current;
+}
+bool lanes_run() {
+  return running.current != nullptr;
 }
 u32 lane_count() {
   return running.lane_count;

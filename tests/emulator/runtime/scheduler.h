@@ -82,6 +82,8 @@ void yield(Lane& lane);  // another lane may run
 [[noreturn]] void abandon(const std::string& message);  // ends the launch
 
 LaneState& lane_at(u32 index);
+LaneState& current_lane();
+bool lanes_run();  // rather than the launcher
 u32 lane_count();
 u32 live_lanes();
 void next_phase();  // another order of lanes and warps, in the schedule that is not random
