@@ -108,6 +108,12 @@ def test_barriers_of_some_warps(emulated):
     assert torch.equal(out, x.view(32, 2).flip(1).flatten())
 
 
+def test_a_lane_that_waits_for_another(emulated):
+    x, out = _integers(1), torch.full((1,), -1, dtype=torch.int32)
+    run(emulated["warps"], "flag", x, out)
+    assert torch.equal(out, x)
+
+
 def test_barriers_of_a_warp(emulated):
     x, out = _integers(256), torch.full((128,), -1, dtype=torch.int32)
     run(emulated["warps"], "syncwarp", x, out)

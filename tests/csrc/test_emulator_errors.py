@@ -1,5 +1,8 @@
 """The emulator finds what is wrong with wrong kernels, and says where. Each mistake's right version runs too."""
 
+import ctypes
+import re
+
 import pytest
 import torch
 from emulated import guarded, load, run
@@ -79,6 +82,13 @@ def test_null_pointer(wrong):
         run(wrong, "write", None, 3)
 
 
+def test_no_memory(wrong):
+    """Far from anything that is guarded, where the access itself fails."""
+    with _fails(r"write_kernel.*thread \(0,0,0\): no memory is at 0x\w+ \(for the line: addr2line -ie .*test_wrong-"):
+        run(wrong, "write", torch.zeros(1), 2**30)
+    test_missing_barrier(wrong, True)
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 def test_misaligned_vector(wrong, offset):
     x, out = torch.randn(8), torch.zeros(4)
@@ -139,6 +149,13 @@ def test_shape_of_a_launch(library, threads, grid_y, message):
         return
     with _fails(f"^1: .*bounded_kernel.*{message}"):
         run(library, "bounded", out, threads, grid_y)
+
+
+def test_the_runtime_tells_the_message(library):
+    with _fails("divergent barrier"):
+        run(library, "divergent", torch.zeros(32, dtype=torch.int32))
+    library.functions.last_error_string.restype = ctypes.c_char_p
+    assert re.match(rb"cudaErrorLaunchFailure: .*divergent barrier", library.functions.last_error_string())
 
 
 def test_a_failure_leaves_the_next_launch_alone(wrong):

@@ -36,6 +36,7 @@ def test_races(launcher, size):
 NO_RACES = {
     "votes": ("warps", "64:", "512:"),
     "pairs": ("warps", "64:", "64:"),
+    "flag": ("warps", "1:", "1:"),
     "syncwarp": ("warps", "256:", "128:"),
     "atomics": ("warps", "256:", "3:", "4:"),
     "row_sums": ("elementwise", "2000:", "5:", 5, 800, 64),

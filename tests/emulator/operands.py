@@ -63,7 +63,9 @@ class Modifiers:
         return False
 
     def ignore(self, *names: str) -> None:
-        """Hints, and orders of memory that running one lane at a time implies."""
+        """Hints for the caches, and those of the names."""
+        if "L2::cache_hint" in self.rest:
+            raise Unsupported("an operand that is a policy of the cache")
         self.rest = [part for part in self.rest if part not in names and not part.startswith(("L1::", "L2::"))]
 
     def one_of(self, *names: str, default: str | None = None) -> str:

@@ -54,6 +54,26 @@ __global__ void pairs_kernel(const int* in, int* out) {
   }
 }
 
+// One warp waits for a flag that another sets.
+__global__ void flag_kernel(const int* in, int* out) {
+  __shared__ int value;
+  __shared__ volatile int flag;
+  if (threadIdx.x == 0) {
+    flag = 0;
+  }
+  __syncthreads();
+  if (threadIdx.x == 40) {
+    value = in[0];
+    __threadfence_block();
+    flag = 1;
+  } else if (threadIdx.x == 0) {
+    while (flag == 0) {
+    }
+    __threadfence_block();
+    out[0] = value;
+  }
+}
+
 // Each warp adds up its own 64 numbers in shared memory, with __syncwarp only.
 __global__ void syncwarp_kernel(const int* in, int* out) {
   __shared__ int values[4][64];
@@ -109,6 +129,10 @@ int launch_counts(const int* in, int* out) {
 }
 int launch_pairs(const int* in, int* out) {
   pairs_kernel<<<1, 128>>>(in, out);
+  return cudaGetLastError();
+}
+int launch_flag(const int* in, int* out) {
+  flag_kernel<<<1, 64>>>(in, out);
   return cudaGetLastError();
 }
 int launch_syncwarp(const int* in, int* out) {

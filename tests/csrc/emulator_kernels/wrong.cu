@@ -82,6 +82,9 @@ int launch_copy(bool wait, const void* in, void* out) {
   wait ? copy_kernel<1><<<1, 32>>>(from, to) : copy_kernel<2><<<1, 32>>>(from, to);
   return cudaGetLastError();
 }
+const char* last_error_string() {
+  return cudaGetErrorString(cudaErrorLaunchFailure);
+}
 int launch_divergent(int* out) {
   divergent_kernel<<<1, 32>>>(out);
   return cudaGetLastError();

@@ -40,31 +40,35 @@ def _only(variables):
     return next(iter(variables.values()))
 
 
-def _ordered(m):
-    """Whether other threads may access the same at the same time."""
-    order = m.one_of(*_ORDERS, default="weak")
-    if order != "weak":
-        m.one_of(*_SCOPES, default="none")
-    m.flag("mmio")
-    return order != "weak"
+def _order(m, default="weak"):
+    """Other threads may access the same at the same time, unless it is weak. Scopes are all the same here."""
+    order = m.one_of(*_ORDERS, default=default)
+    m.one_of(*_SCOPES, default="none")
+    return order
+
+
+def _fenced(code, order):
+    """Fences do not matter to lanes that run one after another, but ThreadSanitizer must know of them."""
+    before = "memory_fence(lane); " if order in ("release", "acq_rel") else ""
+    return before + code + (" memory_fence(lane);" if order in ("acquire", "acq_rel") else "")
 
 
 @handles("ld", "ldu")
 def load(t, i, m):
-    ordered, space, kind = _ordered(m), _space(m), m.type()
+    order, space, kind = _order(m), _space(m), m.type()
     m.one_of("v2", "v4", default="one")
     targets = vector(i.operands[0])
     size = BITS[kind] // 8
     pointer = _pointer(t, i.operands[1], space, size * len(targets), "kRead")
-    function = "peek_atomic" if ordered else "peek"
+    function = "peek" if order == "weak" else "peek_atomic"
     values = [t.write(target, kind, f"{function}<{cpp_type(kind)}>(p + {n * size})")
               for n, target in enumerate(targets) if target != SINK]  # fmt: skip
-    return f"{{ const u8* p = {pointer}; {' '.join(values)} }}"
+    return _fenced(f"{{ const u8* p = {pointer}; {' '.join(values)} }}", order)
 
 
 @handles("st")
 def store(t, i, m):
-    ordered, space, kind = _ordered(m), _space(m), m.type()
+    order, space, kind = _order(m), _space(m), m.type()
     m.one_of("v2", "v4", default="one")
     sources = vector(i.operands[1])
     size = BITS[kind] // 8
@@ -73,16 +77,15 @@ def store(t, i, m):
     if space in ("param", "const"):
         raise Unsupported(f"st.{space}")
     pointer = _pointer(t, i.operands[0], space, size * len(sources), "kWrite")
-    function = "poke_atomic" if ordered else "poke"
+    function = "poke" if order == "weak" else "poke_atomic"
     values = [f"{function}<{cpp_type(kind)}>(p + {n * size}, {t.read(source, kind)});"
               for n, source in enumerate(sources)]  # fmt: skip
-    return f"{{ u8* p = {pointer}; {' '.join(values)} }}"
+    return _fenced(f"{{ u8* p = {pointer}; {' '.join(values)} }}", order)
 
 
 @handles("atom", "red")
 def atomic(t, i, m):
-    m.one_of(*_ORDERS, default="relaxed")
-    m.one_of(*_SCOPES, default="gpu")
+    order = _order(m, default="relaxed")
     m.flag("noftz")
     space, kind = _space(m), m.type()
     operation = m.one_of("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
@@ -102,7 +105,7 @@ def atomic(t, i, m):
         template = "BF16" if kind.startswith("b") else "F16"
     else:
         template = cpp_type(read)
-    return t.write(target, read, f"{function}<{template}>({pointer}, {arguments})")
+    return _fenced(t.write(target, read, f"{function}<{template}>({pointer}, {arguments})"), order)
 
 
 @handles("cvta")

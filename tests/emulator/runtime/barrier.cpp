@@ -16,6 +16,7 @@ struct Barrier {
 };
 
 Barrier barriers[kBarriers];
+u32 begun;  // a bit for each barrier where lanes have arrived
 // Where lanes of each warp wait, or null.
 Site* waiting_at[kMaxThreads / kWarpSize];
 struct {
@@ -29,6 +30,7 @@ void complete(u32 id) {
   b.arrived = b.threads = b.count = 0;
   b.all = true;
   b.generation += 1;
+  begun &= ~(1u << id);
   for (u32 i = 0; i < lane_count(); ++i) {
     if (lane_at(i).status == Status::kBarrier && lane_at(i).barrier == id) {
       acquired(lane_at(i).fiber, &b.cell);
@@ -72,6 +74,7 @@ void arrive(Lane& lane, Site& site, bool aligned, u32 id, u32 threads) {
   land_some(state(lane).copies);
   b.threads = threads;
   b.arrived += 1;
+  begun |= 1u << id;
   released(state(lane).fiber, &b.cell);
 }
 
@@ -96,16 +99,15 @@ void reset_barriers() {
   for (Barrier& b : barriers) {
     b = {0, 0, 0, true, 0, 0};
   }
+  begun = 0;
   for (Site*& site : waiting_at) {
     site = nullptr;
   }
 }
 
 void try_barriers() {
-  for (u32 id = 0; id < kBarriers; ++id) {
-    if (barriers[id].arrived && live_lanes()) {
-      try_complete(id);
-    }
+  for (u32 left = live_lanes() ? begun : 0; left; left &= left - 1) {
+    try_complete(__builtin_ctz(left));
   }
 }
 

@@ -15,12 +15,15 @@ using emulator::failed;
 namespace {
 
 cudaError_t last_error = cudaSuccess;
+cudaError_t last_message_of = cudaSuccess;
+std::string last_message;
 
 }  // namespace
 
 cudaError_t emulator::failed(cudaError_t error, const std::string& message) {
   set_last_error(message);
-  last_error = error;
+  last_error = last_message_of = error;
+  last_message = message;
   return error;
 }
 
@@ -52,8 +55,14 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "unknown error";
   }
 }
+// With the emulator's message, so that it is in the exceptions of callers.
 const char* cudaGetErrorString(cudaError_t error) {
-  return cudaGetErrorName(error);
+  static thread_local std::string text;
+  text = cudaGetErrorName(error);
+  if (error == last_message_of && error != cudaSuccess) {
+    text += ": " + last_message;
+  }
+  return text.c_str();
 }
 
 cudaError_t cudaGetDevice(int* device) {

@@ -59,7 +59,7 @@ namespace {
 constexpr size_t kGuardBytes = 4096;
 constexpr int kSavedRegisters = 6;
 
-std::vector<char*> free_stacks, used_stacks;
+std::vector<char*> free_stacks;
 
 char* new_stack() {
   if (!free_stacks.empty()) {
@@ -67,16 +67,22 @@ char* new_stack() {
     free_stacks.pop_back();
     return stack;
   }
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) {
-    std::perror("emulator: a lane's stack");
-    std::abort();
-  }
-  return static_cast<char*>(memory);
+  char* stack = static_cast<char*>(map_memory(kStackBytes));
+  mprotect(stack, kGuardBytes, PROT_NONE);
+  return stack;
 }
 
 }  // namespace
+
+void* map_memory(size_t bytes) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (memory == MAP_FAILED) {
+    std::perror("emulator: mmap");
+    std::abort();
+  }
+  return memory;
+}
 
 void adopt_thread(Fiber& fiber) {
 #ifdef EMULATOR_THREAD
@@ -140,18 +146,11 @@ void fiber_started() {
 void end_fiber(Fiber& fiber) {
 #ifdef EMULATOR_THREAD
   __tsan_destroy_fiber(fiber.thread_sanitizer);
-  used_stacks.push_back(fiber.stack);  // the next block's lanes are other threads: its stacks must be new
+  munmap(fiber.stack, kStackBytes);  // the next block's lanes are other threads: to them its stacks must be new
 #else
   free_stacks.push_back(fiber.stack);
 #endif
   fiber.stack = nullptr;
-}
-
-void forget_fibers() {
-  for (char* stack : used_stacks) {
-    munmap(stack, kStackBytes);
-  }
-  used_stacks.clear();
 }
 
 #ifdef EMULATOR_THREAD

@@ -5,6 +5,9 @@
 
 namespace emulator {
 
+// Fresh zeros, of which only what is touched takes memory. Ends the process if there is none.
+void* map_memory(size_t bytes);
+
 struct Fiber {
   void* stack_pointer = nullptr;
   char* stack = nullptr;  // null: the thread's own
@@ -13,7 +16,7 @@ struct Fiber {
   void* address_sanitizer = nullptr;  // AddressSanitizer's fake stack
 };
 
-constexpr size_t kStackBytes = size_t{256} << 10;  // only what is touched takes memory
+constexpr size_t kStackBytes = size_t{256} << 10;
 
 // The fiber of the thread that launches.
 void adopt_thread(Fiber& fiber);
@@ -23,10 +26,8 @@ void start_fiber(Fiber& fiber, void (*function)());
 void switch_fiber(Fiber& from, Fiber& to, bool from_ends = false);
 // Call first in `function`.
 void fiber_started();
-// For fibers that ended, or are given up. Stacks are kept for the next launch.
+// For fibers that ended, or are given up. Their stacks are used again.
 void end_fiber(Fiber& fiber);
-// After a launch: what end_fiber had to keep until then.
-void forget_fibers();
 
 // For ThreadSanitizer, which takes every fiber for a thread: what one did before released(cell) is seen by another
 // after acquired(cell). Nothing else orders two lanes. Called for any fiber, by whichever runs.

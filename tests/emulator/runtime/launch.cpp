@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include <cxxabi.h>
+#include <fenv.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "counters.h"
+#include "fault.h"
 #include "memory.h"
 #include "scheduler.h"
 
@@ -24,36 +26,29 @@ std::map<std::string, T>& table() {
   return *instance;
 }
 
-// Shared memory of one block after another. ThreadSanitizer must not take the blocks' for the same.
+// Shared memory of one block after another.
 class SharedMemory {
  public:
-  explicit SharedMemory(u32 bytes) : bytes_(bytes) {
-    map();
+  explicit SharedMemory(u32 bytes) : bytes_(bytes), window_(map_memory(kSharedWindow)) {
   }
   ~SharedMemory() {
-    for (void* window : windows_) {
-      munmap(window, kSharedWindow);
-    }
+    munmap(window_, kSharedWindow);
   }
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
   u8* fresh() {
-#ifdef EMULATOR_THREAD
-    map();
+#ifdef EMULATOR_THREAD  // must not take it for the last block's
+    munmap(window_, kSharedWindow);
+    window_ = map_memory(kSharedWindow);
 #endif
-    memset(windows_.back(), kPoison, bytes_);
-    return static_cast<u8*>(windows_.back());
+    memset(window_, kPoison, bytes_);
+    return static_cast<u8*>(window_);
   }
 
  private:
-  void map() {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    windows_.push_back(mmap(nullptr, kSharedWindow, PROT_READ | PROT_WRITE, flags, -1, 0));
-  }
-
   u32 bytes_;
-  std::vector<void*> windows_;
+  void* window_;
 };
 
 std::vector<u8> pack_arguments(const Entry& entry, void** arguments) {
@@ -138,6 +133,12 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
   const u64 count = u64(shape.grid[0]) * shape.grid[1] * shape.grid[2];
   BlockOrder order(count);
   std::string error;
+#ifndef EMULATOR_SANITIZE  // which reports faults itself
+  const FaultHandler faults;
+#endif
+  fenv_t environment;
+  feholdexcept(&environment);
+  fesetenv(FE_DFL_ENV);  // the caller may flush subnormal numbers
   begin_launch_counters(entry);
   for (u64 i = 0; i < count && error.empty(); ++i) {
     const u64 index = order.next();
@@ -150,7 +151,7 @@ std::string launch(const Entry& entry, const LaunchShape& shape, void** argument
   }
   end_blocks();
   end_launch_counters();
-  forget_fibers();
+  fesetenv(&environment);
   return error.empty() ? error : where(entry) + error;
 }
 

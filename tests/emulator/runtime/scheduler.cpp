@@ -10,7 +10,7 @@ u32 fuel;
 namespace {
 
 constexpr u32 kFuel = 1u << 16;         // iterations of loops until another lane may run
-constexpr u32 kRefuelLimit = 1u << 15;  // 2^31 iterations of one lane: it waits for something that never happens
+constexpr u32 kRefuelLimit = 1u << 10;  // 2^26 iterations of one lane: it waits for something that never happens
 
 struct Warp {
   u32 present, ready, ended, at_request;  // a bit for each lane
@@ -33,11 +33,15 @@ struct {
 Schedule chosen = Schedule::kRandom;
 u64 random_state = 1;
 
+u32 random_bit(u32 bits) {
+  const u32 turn = random_number() % 32;
+  const u32 turned = turn ? bits >> turn | bits << (32 - turn) : bits;
+  return (__builtin_ctz(turned) + turn) % 32;
+}
+
 u32 some_bit(u32 bits) {
   if (chosen == Schedule::kRandom) {
-    const u32 turn = random_number() % 32;
-    const u32 turned = turn ? bits >> turn | bits << (32 - turn) : bits;
-    return (__builtin_ctz(turned) + turn) % 32;
+    return random_bit(bits);
   }
   return running.descending ? 31 - __builtin_clz(bits) : __builtin_ctz(bits);
 }
@@ -55,8 +59,8 @@ LaneState* next_lane() {
   return &running.lanes[warp * kWarpSize + some_bit(running.warps[warp].ready)];
 }
 
-void run_next(LaneState& lane) {
-  LaneState* next = next_lane();
+// null: back to the launcher.
+void run(LaneState& lane, LaneState* next) {
   if (next == &lane) {
     return;
   }
@@ -64,6 +68,10 @@ void run_next(LaneState& lane) {
     running.current = next;
   }
   switch_fiber(lane.fiber, next ? next->fiber : running.launcher, lane.status == Status::kEnded);
+}
+
+void run_next(LaneState& lane) {
+  run(lane, next_lane());
 }
 
 void set_status(LaneState& lane, Status status) {
@@ -109,9 +117,9 @@ void end_lane(LaneState& lane) {
   Warp& warp = running.warps[lane.warpid];
   warp.ended |= 1u << lane.laneid;
   running.live -= 1;
-  for (u32 i = 0; i < kWarpSize; ++i) {
-    LaneState& other = running.lanes[lane.warpid * kWarpSize + i];
-    if ((warp.present & ~warp.ended) >> i & 1 && other.status == Status::kWarp) {
+  for (u32 left = warp.at_request; left; left &= left - 1) {
+    const LaneState& other = running.lanes[lane.warpid * kWarpSize + __builtin_ctz(left)];
+    if (other.status == Status::kWarp) {
       try_request(lane.warpid, other.request);
     }
   }
@@ -181,6 +189,7 @@ std::string run_block(Function function, const u8* parameters) {
   running.current = &running.lanes[0];
   running.current = next_lane();
   switch_fiber(running.launcher, running.current->fiber);
+  running.current = nullptr;
   for (u32 i = 0; i < running.lane_count; ++i) {
     end_copies(running.lanes[i], &running.end);  // of lanes that are given up
     end_fiber(running.lanes[i].fiber);
@@ -217,8 +226,10 @@ void yield(Lane& lane) {
   run_next(state(lane));
 }
 
+// Whom it waits for may be of any warp, so that no schedule may pass over one for good.
 void give_way(Lane& lane) {
-  yield(lane);
+  const u32 warp = random_bit(running.ready_warps);
+  run(state(lane), &running.lanes[warp * kWarpSize + random_bit(running.warps[warp].ready)]);
 }
 
 // For ThreadSanitizer: what happened before any lane's fence is seen after a later one.
@@ -235,14 +246,10 @@ void abandon(const std::string& message) {
   __builtin_unreachable();
 }
 
-std::string describe(const Lane& lane, const Site& site) {
-  const auto number = [](u32 n) { return std::to_string(n); };
-  return "thread (" + number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]) + "): " + site.where +
-         ": " + site.text;
-}
-
 void fail(Lane& lane, const Site& site, const char* what) {
-  abandon(describe(lane, site) + ": " + what);
+  const auto number = [](u32 n) { return std::to_string(n); };
+  const std::string thread = number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]);
+  abandon("thread (" + thread + "): " + site.where + ": " + site.text + ": " + what);
 }
 
 void refuel(Lane& lane, const Site& site) {
@@ -250,7 +257,7 @@ void refuel(Lane& lane, const Site& site) {
   if (++state(lane).refuelled == kRefuelLimit) {
     fail(lane, site, "the loop does not end");
   }
-  yield(lane);
+  give_way(lane);
 }
 
 void count_back_edge(Lane& lane, const Site& site) {
@@ -261,6 +268,12 @@ void count_back_edge(Lane& lane, const Site& site) {
 
 LaneState& lane_at(u32 index) {
   return running.lanes[index];
+}
+LaneState& current_lane() {
+  return *running.current;
+}
+bool lanes_run() {
+  return running.current != nullptr;
 }
 u32 lane_count() {
   return running.lane_count;

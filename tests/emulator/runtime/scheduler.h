@@ -80,9 +80,10 @@ void wait(LaneState& lane, Status status);  // until wake()
 void wake(LaneState& lane);
 void yield(Lane& lane);  // another lane may run
 [[noreturn]] void abandon(const std::string& message);  // ends the launch
-std::string describe(const Lane& lane, const Site& site);
 
 LaneState& lane_at(u32 index);
+LaneState& current_lane();
+bool lanes_run();  // rather than the launcher
 u32 lane_count();
 u32 live_lanes();
 void next_phase();  // another order of lanes and warps, in the schedule that is not random

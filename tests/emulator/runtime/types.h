@@ -22,14 +22,14 @@ inline To bit_cast(From from) {
   return to;
 }
 
-// Whatever type the bytes have been written as. p must be aligned.
+// Whatever type the bytes have been written as. p must be aligned. Always inlined: only kernels' are seen by sanitizers.
 template <typename T>
-inline T peek(const u8* p) {
+[[gnu::always_inline]] inline T peek(const u8* p) {
   typedef T __attribute__((may_alias)) Aliased;
   return *reinterpret_cast<const Aliased*>(p);
 }
 template <typename T>
-inline void poke(u8* p, T value) {
+[[gnu::always_inline]] inline void poke(u8* p, T value) {
   typedef T __attribute__((may_alias)) Aliased;
   *reinterpret_cast<Aliased*>(p) = value;
 }
