@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc -type f 2>/dev/null)
 # An extension fits one torch: another torch in the environment means building again.
 TORCH := $(wildcard $(VENV)/lib/python*/site-packages/torch/version.py)
 
-.PHONY: help build bench test quick clean toolchain
+.PHONY: help build bench test quick cubins clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
 	@echo "make build   set up .venv and build the extensions"
+	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
 	@echo "make clean   remove what the build and the benchmarks left; .venv stays"
 	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' PYTHON=python3.12 VENV=.venv"
 
@@ -55,6 +56,9 @@ test: $(BUILT)
 
 quick: $(BUILT)
 	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+cubins: $(DEPENDENCIES)
+	PYTHONPATH=tests $(PY) -m resources
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .benchmarks
