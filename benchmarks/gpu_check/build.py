@@ -50,7 +50,7 @@ def compile_for(architectures: str) -> None:
 def first_error(text: str) -> str:
     """The first line that names an error, else the last one."""
     lines = text.strip().splitlines() or ["it said nothing"]
-    return next((line.strip() for line in lines if re.search(r"\berror\b|SystemExit|RESNET_FUSED", line)), lines[-1])
+    return next((line.strip() for line in lines if re.search(r"(?i)\berror:|^RESNET_FUSED_CUDA=", line)), lines[-1])
 
 
 def loaded() -> dict[str, object]:

@@ -39,12 +39,14 @@ class TimeUp(BaseException):
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Raises RuntimeError in this thread once `seconds` are over; a call that never returns to Python goes on."""
+    if seconds <= 0:
+        raise RuntimeError("no time was left for it")
 
     def ring(*_: Any) -> None:
         raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(0.01, seconds))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except TimeUp:

@@ -165,14 +165,16 @@ def shapes(settings: Settings) -> list[tuple[int, int]]:
 
 
 def rows_of(shape: tuple[int, int], dtype: torch.dtype, device: Device) -> Iterator[dict[str, Any]]:
-    """All of an activation's; memory that runs out is a row's result."""
+    """All of an activation's; an error is a row's result, and the last one where the device is lost with it."""
     named = {"activation": f"{shape[0]}x{shape[1]}x{shape[1]}"}
-    try:
-        tensors = Tensors(*shape, dtype, device)
-        for item in (stem_items if shape == shapes(device.settings)[0] else items)(tensors):
+    items_of = stem_items if shape == shapes(device.settings)[0] else items
+    for item in items_of(Tensors(*shape, dtype, device)):
+        try:
             yield {**named, **measure(item, device)}
-    except torch.cuda.OutOfMemoryError as error:
-        yield {**named, "operator": "all that follow", "status": "failed", "error": describe(error)}
+        except RuntimeError as error:
+            yield {**named, "operator": item.name, "status": "failed", "error": describe(error)}
+            if device.is_lost(error):
+                raise
 
 
 def run(settings: Settings, report: Report, dtype: str) -> None:
@@ -185,7 +187,7 @@ def run(settings: Settings, report: Report, dtype: str) -> None:
         report.progress(f"{shape[0]} channels at {shape[1]}x{shape[1]}")
         for row in rows_of(shape, getattr(torch, dtype), device):
             result["rows"].append(row)
-            if row["status"] == "wrong":
-                result["bad"].append(f"{row['operator']} {row['activation']} {dtype} is wrong: {row['error']}")
+            if row["status"] == "wrong" or row.get("error") not in (None, "out of memory"):
+                result["bad"].append(f"{row['operator']} {row['activation']} {dtype} {row['status']}: {row['error']}")
             report.result({**result, "copy_gb_per_s": {**asdict(spread(copies)), "rounds": copies}})
         device.forget()

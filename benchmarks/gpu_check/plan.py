@@ -7,7 +7,8 @@ from typing import Any, Iterator
 
 EAGER = ("nchw", "channels_last")
 QUICK_PRECISION = "float16"  # in which the first batch's training is raced before all else
-EMULATED_TESTS = "odd_channels and (apply or pool) or basic- or empty"
+QUICK_TESTS = "stem or odd_channels or 3x5x7x9 or 2x264x5x4 or blocks or empty"
+EMULATED_TESTS = "3x5x7x9 and float16 and (reduce or pool) or basic- or empty"
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
@@ -82,7 +83,7 @@ def parts(settings: Settings) -> list[Part]:
     return [
         Part("facts", "facts", 60, quick=True),
         Part("build", "build", 300, quick=True),
-        Part("tests quick", "suite", 90, _tests("-k", "stem or odd_channels or blocks"), quick=True),
+        Part("tests quick", "suite", 90, _tests("-k", QUICK_TESTS), quick=True),
         *quick,
         Part("rates", "rates", 60),
         operators[0],
@@ -109,8 +110,8 @@ def _emulated_parts(settings: Settings) -> list[Part]:
         Part("rates", "rates", 60),
         *_operators(),
         *_sanitizers(),
-        _race(settings, "resnet18", "train", "bfloat16", batch),
-        _race(settings, "resnet18", "infer", "float16", batch),
+        _race(settings, "resnet18", "train", "float16", batch),
+        _race(settings, "resnet18", "infer", "bfloat16", batch),
         _race(settings, "resnet50", "infer", "tf32", batch),
     ]
 

@@ -40,8 +40,8 @@ class Race:
         self.started = time.monotonic()
         report.progress("float64 reference")
         allow_tf32(precision != "float32")
-        torch.backends.cudnn.benchmark = True
         self.start, self.exact, self.images = self.reference()
+        torch.backends.cudnn.benchmark = True  # eager at its best; the reference need not be fast
         self.scales = Scales(float(self.exact.outputs.abs().max()),
                              {name: float(g.abs().max()) for name, g in self.exact.gradients.items()})  # fmt: skip
         device.forget()

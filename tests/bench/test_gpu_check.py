@@ -1,5 +1,7 @@
 """``make gpu-check`` rehearsed by the emulator, and what it does when things go wrong."""
 
+import contextlib
+import functools
 import json
 import os
 import platform
@@ -7,11 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from emulator import build as emulator_build
-from gpu_check import __main__ as command, facts, plan, process, record, report, sanitizer
+from gpu_check import __main__ as command, device, facts, lanes, plan, process, race, record, report, sanitizer
 
 ROOT = Path(__file__).resolve().parents[2]
 EAGER = {"nchw", "channels_last", "nchw+graph", "channels_last+graph"}
@@ -43,16 +47,16 @@ def test_every_part_rehearsed(tmp_path):
     assert list(parts) == [part.name for part in plan.parts(plan.EMULATED) if part.kind != "facts"]
     assert {part["status"] for part in parts.values()} == {"done"} and result["bad"] == result["left_out"] == []
     races = [part["result"] for part in parts.values() if part["kind"] == "race"]
-    assert {(race["model"], race["mode"]) for race in races} >= {("resnet18", "train"), ("resnet50", "infer")}
-    for race in races:
-        assert [row["status"] for row in race["contenders"]] == ["ok"] * 6, race
-        assert {s["over"] for s in race["speedups"]} == EAGER
-        assert all(len(row["round_seconds"]) == 1 for row in race["contenders"])
+    assert {(one["model"], one["mode"]) for one in races} >= {("resnet18", "train"), ("resnet50", "infer")}
+    for one in races:
+        assert [row["status"] for row in one["contenders"]] == ["ok"] * 6, one
+        assert {s["over"] for s in one["speedups"]} == EAGER
+        assert all(len(row["round_seconds"]) == 1 for row in one["contenders"])
     for part in (part for part in parts.values() if part["kind"] == "operators"):
         rows = part["result"]["rows"]
         assert len(rows) == 5 + 2 * 8 and {row["status"] for row in rows} == {"ok"}
         assert all(row["bytes"] > 0 and row["gb_per_s"]["ours"]["median"] > 0 for row in rows)
-    assert parts["tests quick"]["result"]["counts"]["passed"] > 20
+    assert parts["tests quick"]["result"]["counts"]["passed"] > 40
     assert set(parts["rates"]["result"]["mm"]) == {"float16", "bfloat16", "tf32", "float32", "float64"}
     assert str(tmp_path) not in json.dumps(result) and str(ROOT) not in json.dumps(result)
 
@@ -62,22 +66,22 @@ def test_every_part_rehearsed(tmp_path):
 def test_contenders_that_fail(tmp_path):
     """An exception ends one contender, wrong numbers cost it its speed-up, a dying process ends its part."""
     broken = [f"{name}=broken_contenders:{name}" for name in ("raises", "wrong", "dies")]
-    only = ("--only", "resnet18 infer", "--budget", "600")
+    only = ("--only", "train float32", "--budget", "900")
     status, output, result = check(tmp_path, *only, "--contender", broken[0], "--contender", broken[1])
-    assert status == 1 and "wrong is wrong on resnet18 infer" in output
-    (race,) = (part for part in result["parts"] if part["kind"] == "race")
-    rows = {row["name"]: row for row in race["result"]["contenders"]}
-    assert race["status"] == "done" and rows["raises"]["error"] == "RuntimeError: cannot open kernel.so"
+    assert status == 1 and "wrong is wrong on resnet18 train" in output
+    (raced,) = (part for part in result["parts"] if part["kind"] == "race")
+    rows = {row["name"]: row for row in raced["result"]["contenders"]}
+    assert raced["status"] == "done" and rows["raises"]["error"] == "RuntimeError: cannot open kernel.so"
     assert rows["raises+graph"]["error"].startswith("not tried") and rows["wrong"]["status"] == "wrong"
     assert rows["fused"]["status"] == rows["nchw"]["status"] == "ok"
-    assert {s["over"] for s in race["result"]["speedups"]} == EAGER
+    assert {s["over"] for s in raced["result"]["speedups"]} == EAGER
 
     (tmp_path / "dies").mkdir()
     status, output, result = check(tmp_path / "dies", *only, "--contender", broken[2])
-    (race,) = (part for part in result["parts"] if part["kind"] == "race")
-    assert status == 1 and race["status"] == "failed" and "exit status 7" in race["error"]
+    (raced,) = (part for part in result["parts"] if part["kind"] == "race")
+    assert status == 1 and raced["status"] == "failed" and "exit status 7" in raced["error"]
     # What it had published is there.
-    assert [row["name"] for row in race["result"]["contenders"]][:2] == ["nchw", "nchw+graph"]
+    assert [row["name"] for row in raced["result"]["contenders"]][:2] == ["nchw", "nchw+graph"]
 
 
 @pytest.mark.slow
@@ -184,3 +188,108 @@ def test_parts_for_a_gpu():
     assert len({part.name for part in parts}) == len(parts)
     assert sum(part.kind == "race" for part in parts) == 2 * (2 * 2 * 4 * 2)
     assert {part.kind for part in parts} == {"facts", "build", *report.TEXTS}
+
+
+class FakeCuda:
+    """Takes torch.cuda's place, records what is called, and has a clock of its own."""
+
+    def __init__(self):
+        self.calls, self.now, self.synchronized = [], 0.0, True
+
+    def patch(self, monkeypatch):
+        cuda, fake = torch.cuda, self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.time = fake.now
+
+            def synchronize(self):
+                fake.calls.append("event")
+
+            def elapsed_time(self, end):
+                return end.time - self.time
+
+        class Stream:
+            def wait_stream(self, other):
+                fake.calls.append("wait")
+
+        class Graph:
+            def replay(self):
+                fake.calls.append("replay")
+
+        @contextlib.contextmanager
+        def within(name, *_, **arguments):
+            fake.calls.append((name, *arguments))
+            yield
+
+        replaced = {"Event": Event, "Stream": Stream, "CUDAGraph": Graph, "current_stream": Stream,
+                    "stream": functools.partial(within, "stream"), "graph": functools.partial(within, "graph"),
+                    "graph_pool_handle": lambda: "pool", "synchronize": lambda: fake.calls.append("synchronize"),
+                    "reset_peak_memory_stats": lambda: None, "memory_allocated": lambda: 100,
+                    "max_memory_allocated": lambda: 350, "empty_cache": lambda: None}  # fmt: skip
+        for name, value in replaced.items():
+            assert hasattr(cuda, name)
+            monkeypatch.setattr(cuda, name, value)
+
+
+def test_cuda_s_clock_and_graphs(monkeypatch):
+    """Events around so many calls; a graph is warmed up on another stream, captured once, and replayed."""
+    fake = FakeCuda()
+    fake.patch(monkeypatch)
+    cuda, calls = device.CudaDevice(plan.Settings()), []
+
+    def step():
+        calls.append(None)
+        fake.now += 20.0  # milliseconds
+
+    assert cuda.seconds(step, 4) == pytest.approx(0.02) and len(calls) == 4
+    assert cuda.repeats(0.02) == 5 and cuda.repeats(0.02, 0.1) == 1
+    assert cuda.peak_bytes(step) == 250
+    calls.clear()
+    replay = cuda.capture(step)
+    assert len(calls) == 4 and ("graph", "pool") in fake.calls and fake.calls.count("replay") == 1
+    replay()
+    assert len(calls) == 4 and fake.calls.count("replay") == 2
+    assert not cuda.is_lost(RuntimeError("CUDA error")) and not cuda.is_lost(torch.cuda.OutOfMemoryError())
+    assert device.describe(torch.cuda.OutOfMemoryError("tried to allocate")) == "out of memory"
+
+    def lost():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    assert cuda.is_lost(RuntimeError("CUDA error"))
+
+
+def test_what_takes_too_long_is_ended():
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="not ready within 0 s"), lanes.within(0.2):
+        try:
+            while True:
+                time.sleep(0.01)
+        except Exception:
+            raise AssertionError("anything that catches exceptions would go on")
+    assert time.monotonic() - started < 5
+    with pytest.raises(RuntimeError, match="no time was left"), lanes.within(-1):
+        pass
+    with lanes.within(60):
+        pass
+
+
+def test_speed_ups_are_for_right_numbers_of_the_same_rounds():
+    """Graphs over graphs, calls over calls; none over a contender that is wrong or left the race."""
+
+    def row(name, status, rounds):
+        return {"name": name, "graph": "+" in name, "status": status, "round_seconds": rounds}
+
+    rows = [row("nchw", "ok", [4.0, 6.0]), row("nchw+graph", "ok", [2.0, 2.0]), row("compile", "wrong", [1.0, 1.0]),
+            row("channels_last", "ok", [1.0]), row("fused", "ok", [2.0, 2.0]),
+            row("fused+graph", "ok", [1.0, 1.0])]  # fmt: skip
+    found = {(s["of"], s["over"]): s["median"] for s in race.speedups(rows)}
+    assert found == {("fused", "nchw"): 2.5, ("fused+graph", "nchw+graph"): 2.0}
+    rows[4]["status"] = "wrong"
+    assert {s["of"] for s in race.speedups(rows)} == {"fused+graph"}
+    wrong = {**rows[2], "label": "torch.compile", "reasons": ["outputs are not finite"]}
+    assert list(race.sentences([wrong], "resnet18")) == ["torch.compile is wrong on resnet18: outputs are not finite"]

@@ -3,10 +3,14 @@
 import pytest
 import torch
 from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
+from on_device import why_not
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
 from test_cuda_emulated import CONVOLUTIONS, EXACT, KERNELS, PROBLEMS, SHAPES
 from tolerance import WINOGRAD, assert_bit_equal
+
+if why_not() is not None:  # said once: ten thousand tests would be collected to say it each
+    pytest.skip(why_not(), allow_module_level=True)
 
 RAGGED = next(p for p in CONVS if p.id == "ragged")
 
