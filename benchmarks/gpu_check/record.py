@@ -23,6 +23,14 @@ def file_name(device: str, date: str) -> str:
     return f"gpu_{slug}_{date}.json"
 
 
+def free_path(folder: Path, name: str) -> Path:
+    """With a number where a run of the same day has the name: a result is never written over."""
+    path, number = folder / name, 2
+    while path.exists():
+        path, number = folder / name.replace(".json", f"_{number}.json"), number + 1
+    return path
+
+
 def today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
 
@@ -39,11 +47,13 @@ class Record:
         return cls(path, {"schema": SCHEMA, "command": command, "date": today(), "seconds": 0.0, **facts, "parts": []})
 
     @classmethod
-    def resumed(cls, path: Path, command: str) -> "Record":
+    def resumed(cls, path: Path, command: str, device: str) -> "Record":
         """What was done stays, but for the build: this may be another machine. ValueError for another kind of file."""
         data = json.loads(path.read_text())
         if data.get("schema") != SCHEMA or "parts" not in data:
             raise ValueError(f"{path.name} is not a result of gpu-check with schema {SCHEMA}")
+        if data["device"]["name"] != device:
+            raise ValueError(f"{path.name} is of {data['device']['name']}, but this is {device}")
         data["parts"] = [part for part in data["parts"] if part["status"] == "done" and part["kind"] != "build"]
         data["command"] = f"{data['command']}; {command}"
         return cls(path, data)

@@ -139,6 +139,21 @@ def test_no_gpu_is_said_in_words(tmp_path, monkeypatch, capsys):
     assert "no CUDA device here" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_extensions_of_another_torch_are_built_first(monkeypatch, capsys):
+    ended = []
+
+    def build(part, *_):
+        ended.append(part.kind)
+        return process.Outcome("failed", "RuntimeError: no nvcc", 1.0, "the log")
+
+    monkeypatch.setattr(process, "run", build)
+    assert command.package_imports(plan.Settings()) and not ended
+    monkeypatch.setitem(sys.modules, "gpu_check.runner", None)  # what imports it gets an ImportError
+    monkeypatch.delattr("gpu_check.runner", raising=False)
+    assert not command.package_imports(plan.Settings())
+    assert ended == ["build"] and "no nvcc" in capsys.readouterr().err
+
+
 def test_no_host_name(tmp_path, monkeypatch):
     """Neither the file's name nor what is in it says which machine it was."""
     host = "secret-host-4711"
@@ -157,17 +172,20 @@ def test_no_host_name(tmp_path, monkeypatch):
 
 def test_a_killed_command_leaves_a_whole_file(tmp_path):
     """Every write is a whole file: here is what a reader finds while a part runs."""
-    kept = record.Record.new(tmp_path / "x.json", "command")
+    kept = record.Record.new(tmp_path / "x.json", "command", device={"name": "a GPU"})
     entry = kept.started(plan.Part("one", "rates", 1.0))
     kept.heard(entry, {"copy_gb_per_s": {"median": 1.0}})
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["parts"][0]["result"]["copy_gb_per_s"]["median"] == 1.0
     assert found["bad"] == ["one failed: it was interrupted"]
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
-    assert record.Record.resumed(tmp_path / "x.json", "again").data["parts"] == []
+    assert [record.free_path(tmp_path, name).name for name in ("x.json", "z.json")] == ["x_2.json", "z.json"]
+    assert record.Record.resumed(tmp_path / "x.json", "again", "a GPU").data["parts"] == []
+    with pytest.raises(ValueError, match="is of a GPU, but this is another"):
+        record.Record.resumed(tmp_path / "x.json", "again", "another")
     with pytest.raises(ValueError, match="not a result of gpu-check"):
         (tmp_path / "y.json").write_text("{}")
-        record.Record.resumed(tmp_path / "y.json", "again")
+        record.Record.resumed(tmp_path / "y.json", "again", "a GPU")
 
 
 def test_a_part_that_hangs(monkeypatch):
