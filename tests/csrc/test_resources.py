@@ -44,7 +44,7 @@ def _row(**changes):
     return row | changes
 
 
-CONV = "conv_fprop_kernel<__half, 128>"
+CONV = "conv_fprop_kernel<MathHalf, Tile<128, 64, 2>, true>"
 
 
 @pytest.mark.parametrize("row, reason", [
@@ -60,7 +60,9 @@ CONV = "conv_fprop_kernel<__half, 128>"
     (_row(kernel=CONV), "no HMMA, no LDSM, no LDGSTS.128"),
     (_row(kernel=CONV, HMMA=64, LDSM=8, LDGSTS=6, **{"LDGSTS.128": 4}), "2 LDGSTS narrower than 128 bits"),
     (_row(kernel=CONV, HMMA=64, LDSM=8, LDGSTS=4, **{"LDGSTS.128": 4}), None),
-    (_row(kernel="conv_fprop_kernel<float, 128>"), None),
+    (_row(kernel=CONV.replace("true", "false"), HMMA=64), "no LDSM"),
+    (_row(kernel=CONV.replace("true", "false"), HMMA=64, LDSM=8), None),
+    (_row(kernel=CONV.replace("Half", "Ffma")), None),
 ])  # fmt: skip
 def test_a_rule_is_broken(row, reason):
     lines = rules.broken([row])

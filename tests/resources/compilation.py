@@ -127,4 +127,7 @@ def all_rows(architectures=ARCHITECTURES) -> list[dict]:
     """Of every kernel that setup.py builds."""
     jobs = [(source, arch) for source in sources() for arch in architectures]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
-        return [row for found in pool.map(lambda job: rows(*job), jobs) for row in found]
+        found = [row for rows_of_job in pool.map(lambda job: rows(*job), jobs) for row in rows_of_job]
+    if len({(row["kernel"], row["arch"]) for row in found}) < len(found):
+        raise ValueError("two kernels have the same name, which the table could not tell apart")
+    return found

@@ -2,6 +2,9 @@
 
 import re
 
+CONV_16_BIT = re.compile(
+    r"conv_(?:fprop|dgrad|wgrad)\w*kernel<(?:MathHalf|MathBFloat16|__half|__nv_bfloat16)\b.*\b(true|false)>"
+)
 LOCAL_MEMORY = ("spill_stores", "spill_loads", "stack", "LDL", "STL")
 WIDTHS = (128, 64, 32, 16, 8)
 
@@ -30,10 +33,15 @@ def _accesses_are_wide(row: dict) -> list[str]:
 
 
 def _uses_tensor_cores(row: dict) -> list[str]:
-    """Convolutions of 16-bit types: matrix instructions, fed by asynchronous copies of 16 bytes and by ldmatrix."""
-    if not re.match(r"conv_(fprop|dgrad|wgrad)\w*kernel<.*(__half|__nv_bfloat16)", row["kernel"]):
+    """Convolutions of 16-bit types: matrix instructions fed by ldmatrix, and by asynchronous copies of 16 bytes.
+
+    Without VECTOR, the last template argument, elements are copied one by one.
+    """
+    conv = CONV_16_BIT.match(row["kernel"])
+    if not conv:
         return []
-    missing = [f"no {column}" for column in ("HMMA", "LDSM", "LDGSTS.128") if not row[column]]
+    needed = ("HMMA", "LDSM", "LDGSTS.128") if conv[1] == "true" else ("HMMA", "LDSM")
+    missing = [f"no {column}" for column in needed if not row[column]]
     narrow = row["LDGSTS"] - row["LDGSTS.128"]
     return [*missing, f"{narrow} LDGSTS narrower than 128 bits"] if narrow else missing
 
