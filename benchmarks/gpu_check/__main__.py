@@ -25,7 +25,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     option("--only", default="", metavar="TEXT", help="besides the build, parts whose name contains TEXT")
     option("--resume", type=Path, metavar="FILE", help="go on with a result: what it has is not run again")
     option("--folder", type=Path, metavar="DIR",
-           help="where the result is written (default: benchmarks/results; build/gpu_check of a rehearsal)")  # fmt: skip
+           help="of the result (default: benchmarks/results; build/gpu_check of a rehearsal)")  # fmt: skip
     option("--contender", action="append", default=[], metavar="NAME=module:function", help="one more in every race")
     option("--emulated", action="store_true", help="the same on the CPU, by the emulator, on tiny images: a rehearsal")
     return parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """``make gpu-check`` rehearsed by the emulator, and what it does when things go wrong."""
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -16,6 +17,9 @@ import pytest
 import torch
 from emulator import build as emulator_build
 from gpu_check import __main__ as command, device, facts, lanes, plan, process, race, record, report, sanitizer
+from torch import nn
+
+from resnet_fused.bench.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 EAGER = {"nchw", "channels_last", "nchw+graph", "channels_last+graph"}
@@ -77,7 +81,7 @@ def test_contenders_that_fail(tmp_path):
     assert {s["over"] for s in raced["result"]["speedups"]} == EAGER
 
     (tmp_path / "dies").mkdir()
-    status, output, result = check(tmp_path / "dies", *only, "--contender", broken[2])
+    status, output, result = check(tmp_path / "dies", "--only", "resnet18 infer", "--contender", broken[2])
     (raced,) = (part for part in result["parts"] if part["kind"] == "race")
     assert status == 1 and raced["status"] == "failed" and "exit status 7" in raced["error"]
     # What it had published is there.
@@ -311,3 +315,22 @@ def test_speed_ups_are_for_right_numbers_of_the_same_rounds():
     assert {s["of"] for s in race.speedups(rows)} == {"fused+graph"}
     wrong = {**rows[2], "label": "torch.compile", "reasons": ["outputs are not finite"]}
     assert list(race.sentences([wrong], "resnet18")) == ["torch.compile is wrong on resnet18: outputs are not finite"]
+
+
+@pytest.mark.parametrize("precision, bound", [("float32", 1e-6), ("bfloat16", 0.1), ("float16", 0.02)])
+def test_a_step_in_16_bits(precision, bound):
+    """Autocast, and float16's loss is scaled, which its gradients do not show: a few of the dtype's roundings."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 5))
+    model = nn.Sequential(*layers)
+    images, labels = torch.randn(4, 3, 8, 8), torch.arange(4)
+    exact = copy.deepcopy(model).double()
+    nn.functional.cross_entropy(exact(images.double()), labels).backward()
+    step = lanes.Step(model, images, labels, Job("resnet18", "train", 4, 8), precision)
+    step()
+    answer = step.answer(2)
+    assert step.outputs.dtype == getattr(torch, precision) and answer.outputs.shape == (2, 5)
+    for name, parameter in exact.named_parameters():
+        if name != "0.bias":  # whose gradient the batch norm behind it cancels
+            error = (answer.gradients[name] - parameter.grad).abs().max() / parameter.grad.abs().max()
+            assert error < bound, (name, error)
