@@ -36,6 +36,17 @@ def test_missing_barrier(wrong, right):
 
 
 @pytest.mark.parametrize("right", [True, False])
+def test_sum_without_atomics(library, right):
+    """The random schedule interrupts lanes between reading a number and writing it back."""
+    x, sums = torch.arange(256, dtype=torch.int32), torch.zeros(10, dtype=torch.int32)
+    for seed in range(10):
+        library.set_schedule("random", seed)
+        run(library, "sum", right, x, sums[seed:])
+    wrong = int((sums != x.sum()).sum())
+    assert wrong == 0 if right else wrong >= 5
+
+
+@pytest.mark.parametrize("right", [True, False])
 def test_one_group_of_copies_too_few(wrong, right):
     x, out = torch.arange(384, dtype=torch.int32), torch.zeros(128, dtype=torch.int32)
     run(wrong, "copy", right, x, out)

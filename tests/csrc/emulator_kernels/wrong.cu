@@ -14,6 +14,25 @@ __global__ void rotate_kernel(const int* in, int* out) {
   out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x];
 }
 
+// All add to one number.
+template <bool atomic>
+__global__ void sum_kernel(const int* in, int* out) {
+  __shared__ volatile int sum;
+  if (threadIdx.x == 0) {
+    sum = 0;
+  }
+  __syncthreads();
+  if (atomic) {
+    atomicAdd(const_cast<int*>(&sum), in[threadIdx.x]);
+  } else {
+    sum = sum + in[threadIdx.x];
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    *out = sum;
+  }
+}
+
 // groups: how many of the three groups of copies are still under way when the second is read.
 template <int groups>
 __global__ void copy_kernel(const int4* in, int4* out) {
@@ -74,6 +93,10 @@ extern "C" {
 
 int launch_rotate(bool wait, const int* in, int* out) {
   wait ? rotate_kernel<true><<<1, 128>>>(in, out) : rotate_kernel<false><<<1, 128>>>(in, out);
+  return cudaGetLastError();
+}
+int launch_sum(bool atomic, const int* in, int* out) {
+  atomic ? sum_kernel<true><<<1, 256>>>(in, out) : sum_kernel<false><<<1, 256>>>(in, out);
   return cudaGetLastError();
 }
 int launch_copy(bool wait, const void* in, void* out) {

@@ -44,10 +44,20 @@ u8* check_generic(Lane& lane, Site& site, u64 address, u32 bytes, Access access)
 const u8* check_copied(Lane& lane, Site& site, u64 address, u32 bytes);
 u8* check_local(Lane& lane, Site& site, const u8* begin, u64 size, u64 address, u32 bytes);
 
+// Accesses until the schedule interrupts the lane: between reading a number and writing it back, for example.
+extern u32 patience;
+void interrupt(Lane& lane);
+inline void count_access(Lane& lane) {
+  if (__builtin_expect(--patience == 0, 0)) {
+    interrupt(lane);
+  }
+}
+
 // Sanitizers would take a site's cache for a variable of the program, so they get the calls only.
 template <u32 bytes>
 inline u8* global_memory(Lane& lane, Site& site, u64 address, Access access) {
 #ifndef EMULATOR_SANITIZE
+  count_access(lane);
   if (__builtin_expect(site.epoch == memory_epoch && address - site.begin <= site.last && address % bytes == 0, 1)) {
     return reinterpret_cast<u8*>(address);
   }
@@ -60,6 +70,7 @@ extern bool counting;
 template <u32 bytes>
 inline u8* shared_memory(Lane& lane, Site& site, u32 address, Access access) {
 #ifndef EMULATOR_SANITIZE
+  count_access(lane);
   if (__builtin_expect(!counting && u64(address) + bytes <= block.shared_bytes && address % bytes == 0, 1)) {
     return block.shared + address;
   }

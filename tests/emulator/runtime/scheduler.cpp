@@ -5,7 +5,7 @@
 namespace emulator {
 
 Block block;
-u32 fuel;
+u32 fuel, patience;
 
 namespace {
 
@@ -30,6 +30,8 @@ struct {
   int end;  // for ThreadSanitizer: the launcher sees what lanes did
 } running;
 
+constexpr u32 kMostPatience = 128;
+
 Schedule chosen = Schedule::kRandom;
 u64 random_state = 1;
 
@@ -37,6 +39,10 @@ u32 random_bit(u32 bits) {
   const u32 turn = random_number() % 32;
   const u32 turned = turn ? bits >> turn | bits << (32 - turn) : bits;
   return (__builtin_ctz(turned) + turn) % 32;
+}
+
+u32 new_patience() {
+  return chosen == Schedule::kRandom ? 1 + random_number() % kMostPatience : ~0u;
 }
 
 u32 some_bit(u32 bits) {
@@ -183,6 +189,7 @@ std::string run_block(Function function, const u8* parameters) {
   running.error.clear();
   running.descending = chosen == Schedule::kLatest && random_number() % 2;
   fuel = kFuel;
+  patience = new_patience();
   begin_lanes();
   reset_barriers();
   adopt_thread(running.launcher);
@@ -230,6 +237,11 @@ void yield(Lane& lane) {
 void give_way(Lane& lane) {
   const u32 warp = random_bit(running.ready_warps);
   run(state(lane), &running.lanes[warp * kWarpSize + random_bit(running.warps[warp].ready)]);
+}
+
+void interrupt(Lane& lane) {
+  patience = new_patience();
+  give_way(lane);
 }
 
 // For ThreadSanitizer: what happened before any lane's fence is seen after a later one.
