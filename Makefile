@@ -14,13 +14,14 @@ SOURCES := $(shell find csrc -type f 2>/dev/null)
 # An extension fits one torch: another torch in the environment means building again.
 TORCH := $(wildcard $(VENV)/lib/python*/site-packages/torch/version.py)
 
-.PHONY: help build bench test quick clean toolchain
+.PHONY: help build bench test quick mutants clean toolchain
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
+	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 20 minutes)"
 	@echo "make build   set up .venv and build the extensions"
 	@echo "make clean   remove what the build and the benchmarks left; .venv stays"
 	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' PYTHON=python3.12 VENV=.venv"
@@ -55,6 +56,9 @@ test: $(BUILT)
 
 quick: $(BUILT)
 	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+mutants: $(BUILT)
+	PYTHONPATH=tests $(PY) -m mutants
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .benchmarks
