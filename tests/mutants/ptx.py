@@ -1,6 +1,6 @@
 """Bugs in the PTX, as a compiler would make them. Kernels are named by a part of their mangled names."""
 
-from .mutant import BFLOAT16, PtxMutant
+from .mutant import PtxMutant
 
 BARRIER = r"\bbar\.sync\s+0;"
 BRANCH = r"@(%p\d+) bra"  # the first of each kernel chooses how 64-bit numbers are divided, and either way is right

@@ -1,6 +1,6 @@
 """Bugs in what the kernels share: the grid, the walk over rows, sums over a block, elements, alignment."""
 
-from .mutant import BFLOAT16, OTHER_DTYPES, Mutant
+from .mutant import Mutant
 
 APPLY, BACKWARD, STATISTICS, STEM = (("bn_apply",), ("bn_backward",), ("bn_statistics",), ("stem_pool",))
 
