@@ -15,13 +15,14 @@ SOURCES := $(shell find csrc -type f 2>/dev/null)
 # An extension fits one torch: another torch in the environment means building again.
 TORCH := $(wildcard $(VENV)/lib/python*/site-packages/torch/version.py)
 
-.PHONY: help build bench test quick cubins gpu-check clean toolchain
+.PHONY: help build bench test quick mutants cubins gpu-check clean toolchain
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
+	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 20 minutes)"
 	@echo "make build   set up .venv and build the extensions"
 	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
 	@echo "make gpu-check   on a machine with an NVIDIA GPU: build for it, test, race (10 minutes; nothing is downloaded)"
@@ -58,6 +59,9 @@ test: $(BUILT)
 
 quick: $(BUILT)
 	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+mutants: $(BUILT)
+	PYTHONPATH=tests $(PY) -m mutants
 
 cubins: $(DEPENDENCIES)
 	PYTHONPATH=tests $(PY) -m resources

@@ -65,18 +65,20 @@ def cuda_include() -> Path:
     return Path(top).resolve() / "include"
 
 
-def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=()) -> Path:
+def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=(),
+            edit_ptx=None) -> Path:  # fmt: skip
     """A shared library of the sources, the translated kernels and the emulator's runtime.
 
     `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process
     must have loaded the sanitizer's own library first (LD_PRELOAD=sanitizer_runtime(sanitize)).
+    `edit_ptx(name of a .cu file, its PTX)` returns what is translated in its place.
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
     runtime_flags = [*CXX_FLAGS, *RUNTIME_FLAGS, *macros, "-isystem", str(cuda_include())]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
-        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, [*_fast_fma(), *sanitizer, *macros])
-                   for source in cuda_sources]  # fmt: skip
+        flags = [*_fast_fma(), *sanitizer, *macros]
+        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, flags, edit_ptx) for source in cuda_sources]
         host = [pool.submit(_object, Path(source), [*CXX_FLAGS, *cxx_flags]) for source in cxx_sources]
         runtime = [pool.submit(_runtime_object, file, runtime_flags, sanitizer) for file in RUNTIME_FILES]
         objects = [path for future in kernels for path in future.result()]
@@ -126,7 +128,7 @@ def _object(source: Path, flags) -> Path:
     return made(BUILD / "objects" / f"{source.stem}-{key}", key, make) / "object.o"
 
 
-def _cuda_objects(source: Path, nvcc_flags, flags) -> list[Path]:
+def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
     """The host's object file and those of the translated kernels, both from one run of nvcc."""
     command = ["nvcc", *NVCC_FLAGS, *nvcc_flags]
     key = digest(command, source)
@@ -140,6 +142,8 @@ def _cuda_objects(source: Path, nvcc_flags, flags) -> list[Path]:
 
     compiled = made(BUILD / "cuda" / f"{source.stem}-{key}", key, compile_cuda)
     ptx = (compiled / f"{source.stem}.ptx").read_text()
+    if edit_ptx:
+        ptx = edit_ptx(source.name, ptx)
     key = digest(ptx, *[path.read_bytes() for path in sorted(HERE.rglob("*.py"))])
 
     def write_translation(folder):
