@@ -30,11 +30,13 @@ class Mutant(NamedTuple):
 
     @property
     def of_device_alone(self) -> bool:
-        return self.file.endswith(".cuh") and self.file != "launch.cuh" and not self.host
+        return self.file.endswith(".cuh") and self.file not in ("launch.cuh", "variant.cuh") and not self.host
 
     def compiled(self) -> tuple[str, ...]:
         own = self.file.partition(".")[0]
-        return self.sources or ((own,) if own in KERNELS else KERNELS)
+        # The convolutions share only elements and launches, and the battery does not run them.
+        shared = tuple(kernels for kernels in KERNELS if not kernels.startswith("conv_"))
+        return self.sources or ((own,) if own in KERNELS else shared)
 
     def edit_source(self, text: str) -> str:
         if text.count(self.old) != 1:

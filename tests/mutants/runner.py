@@ -41,21 +41,21 @@ def copy_sources(folder: Path, dtypes, mutant=None) -> Path:
     if isinstance(mutant, Mutant):
         path = folder / "cuda" / mutant.file
         path.write_text(mutant.edit_source(path.read_text()))
-    launch = folder / "cuda" / "launch.cuh"
-    launch.write_text(_with_dtypes(launch.read_text(), dtypes))
+    variant = folder / "cuda" / "variant.cuh"
+    variant.write_text(_with_dtypes(variant.read_text(), dtypes))
     return folder / "cuda"
 
 
-def _with_dtypes(launch: str, dtypes) -> str:
+def _with_dtypes(text: str, dtypes) -> str:
     kept = {f"k{name.replace('float', 'Float').replace('b', 'B')}" for name in dtypes}
-    cases = list(re.finditer(r"    case DType::(\w+):\n      return f\(.*\);\n", launch))
+    cases = list(re.finditer(r"    case DType::(\w+):\n      return f\(.*\);\n", text))
     if len(cases) != 4:
-        raise Stale("launch.cuh: with_type is not where its cases were")
+        raise Stale("variant.cuh: with_type is not where its cases were")
     for case in reversed(cases):
         if case[1] not in kept:
-            launch = launch[: case.start()] + launch[case.end() :]
-    last = max(launch.index(case[0]) + len(case[0]) for case in cases if case[1] in kept)
-    return launch[:last] + '    default:\n      throw std::runtime_error("not compiled");\n' + launch[last:]
+            text = text[: case.start()] + text[case.end() :]
+    last = max(text.index(case[0]) + len(case[0]) for case in cases if case[1] in kept)
+    return text[:last] + '    default:\n      throw std::runtime_error("not compiled");\n' + text[last:]
 
 
 def build_mutant(mutant, slot: str) -> Path:
@@ -79,7 +79,7 @@ def _ptx_of_mutant(mutant: Mutant, mutated: Path, source: str, ptx: str) -> str:
     if Path(source).stem not in mutant.compiled():
         return ptx
     path = mutated / "mutated.ptx"
-    build._run(["nvcc", *build.NVCC_FLAGS, *cuda_emulated.NVCC_FLAGS, "-ptx", mutated / source, "-o", path])
+    build.run(["nvcc", *build.NVCC_FLAGS, *cuda_emulated.NVCC_FLAGS, "-ptx", mutated / source, "-o", path])
     if _instructions(path.read_text()) == _instructions(ptx):
         raise Stale(f"{mutant.name}: no kernel differs; for a bug of the launchers' set host")
     return path.read_text()
