@@ -53,10 +53,16 @@ CUDA_SOURCES = [
     "csrc/cuda/bn_backward.cu",
     "csrc/cuda/bn_statistics.cu",
     "csrc/cuda/build_facts.cu",
+    "csrc/cuda/conv_dgrad.cu",
+    "csrc/cuda/conv_fprop.cu",
+    "csrc/cuda/conv_merge.cu",
+    "csrc/cuda/conv_unsupported.cpp",
+    "csrc/cuda/conv_wgrad.cu",
     "csrc/cuda/stem_pool.cu",
+    "csrc/torch/cuda_context.cpp",
+    "csrc/torch/cuda_conv.cpp",
     "csrc/torch/cuda_impl.cpp",
     "csrc/torch/cuda_module.cpp",
-    "csrc/torch/cuda_stream.cpp",
 ]
 
 

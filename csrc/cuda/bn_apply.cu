@@ -1,7 +1,7 @@
 #include "bn_apply.cuh"
 
 #include "bn.h"
-#include "launch.cuh"
+#include "variant.cuh"
 
 namespace resnet_fused::cuda {
 
@@ -10,8 +10,8 @@ void bn_apply(DType dtype, const ApplyParams& p, cudaStream_t stream) {
   Sweep sweep = plan_sweep(p.shape, vector);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(bn_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
-           BnApplyParams{sweep, p.x, p.affine, p.residual, p.residual_affine, p.y, p.relu}, stream);
+    launch_sweep("bn_apply", bn_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
+                 BnApplyParams{sweep, p.x, p.affine, p.residual, p.residual_affine, p.y, p.relu}, stream);
   });
 }
 
@@ -22,7 +22,7 @@ void mask_add(DType dtype, const MaskAddParams& p, cudaStream_t stream) {
   with_type(dtype, [&](auto element) {
     using T = decltype(element);
     auto kernel = vector == 1 ? add_masked_kernel<T, 1> : add_masked_kernel<T, kAccessBytes / sizeof(T)>;
-    launch(kernel, params.sweep.blocks(), params, stream);
+    launch_sweep("mask_add", kernel, params.sweep.blocks(), params, stream);
   });
 }
 

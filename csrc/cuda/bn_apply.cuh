@@ -1,5 +1,5 @@
-// y = [relu](z(x) + (residual | z(residual) | nothing)), and y = base + masked grad: one pass over memory each, bound by
-// it. What is asked for is the same for all threads, so branches cost nothing.
+// y = [relu](z(x) + (residual | z(residual) | nothing)), and y = base + masked grad: one pass over memory each, bound
+// by it. What is asked for is the same for all threads, so branches cost nothing.
 #pragma once
 
 #include "../common/params.h"

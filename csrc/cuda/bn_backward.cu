@@ -1,7 +1,7 @@
 #include "bn_backward.cuh"
 
 #include "bn.h"
-#include "launch.cuh"
+#include "variant.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -26,9 +26,11 @@ void bn_backward_reduce(DType dtype, const BackwardReduceParams& p, void* worksp
   double* partial = static_cast<double*>(workspace);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(bn_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
-           BnBackwardReduceParams{sweep, p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.mask, partial},
-           stream);
+    launch_sweep("bn_backward_reduce", bn_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>,
+                 sweep.blocks(),
+                 BnBackwardReduceParams{sweep, p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.mask,
+                                        partial},
+                 stream);
   });
   launch_merge_sums(dtype, {p.shape.channels, sweep.chunks, rows_of(p), partial, p.affine, p.affine2, p.sums}, stream);
 }
@@ -38,14 +40,15 @@ void bn_backward_apply(DType dtype, const BackwardApplyParams& p, cudaStream_t s
   Sweep sweep = plan_sweep(p.shape, vector);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(bn_backward_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
-           BnBackwardApplyParams{sweep, p.grad, p.out, p.x, p.affine, p.means, p.draw, p.mask}, stream);
+    launch_sweep("bn_backward_apply", bn_backward_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>,
+                 sweep.blocks(),
+                 BnBackwardApplyParams{sweep, p.grad, p.out, p.x, p.affine, p.means, p.draw, p.mask}, stream);
   });
 }
 
 void launch_merge_sums(DType dtype, const MergeSumsParams& params, cudaStream_t stream) {
   auto kernel = dtype == DType::kFloat64 ? merge_sums_kernel<double> : merge_sums_kernel<float>;
-  launch(kernel, ceil_div(params.channels, kMergeChannels), params, stream);
+  launch_sweep("merge_sums", kernel, ceil_div(params.channels, kMergeChannels), params, stream);
 }
 
 }  // namespace resnet_fused::cuda

@@ -1,7 +1,7 @@
 #include "bn_statistics.cuh"
 
 #include "bn.h"
-#include "launch.cuh"
+#include "variant.cuh"
 
 namespace resnet_fused::cuda {
 namespace {
@@ -22,17 +22,18 @@ void bn_statistics(DType dtype, const StatisticsParams& p, void* workspace, cuda
   double* partial = static_cast<double*>(workspace);
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(bn_statistics_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
-           BnStatisticsParams{sweep, p.x, partial}, stream);
+    launch_sweep("bn_statistics", bn_statistics_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
+                 BnStatisticsParams{sweep, p.x, partial}, stream);
   });
   auto merge = dtype == DType::kFloat64 ? merge_statistics_kernel<double> : merge_statistics_kernel<float>;
-  launch(merge, ceil_div(p.shape.channels, kMergeChannels), MergeStatisticsParams{sweep, partial, p.stats}, stream);
+  launch_sweep("merge_statistics", merge, ceil_div(p.shape.channels, kMergeChannels),
+               MergeStatisticsParams{sweep, partial, p.stats}, stream);
 }
 
 void bn_finalize(DType acc, const FinalizeParams& p, cudaStream_t stream) {
   auto kernel = acc == DType::kFloat64 ? bn_finalize_kernel<double> : bn_finalize_kernel<float>;
-  launch(kernel, ceil_div(p.channels, kThreads),
-         BnFinalizeParams{p.channels, p.stats, p.weight, p.bias, static_cast<double>(p.count), p.eps, p.affine}, stream);
+  BnFinalizeParams params{p.channels, p.stats, p.weight, p.bias, static_cast<double>(p.count), p.eps, p.affine};
+  launch_sweep("bn_finalize", kernel, ceil_div(p.channels, kThreads), params, stream);
 }
 
 }  // namespace resnet_fused::cuda

@@ -1,7 +1,7 @@
 // Mean and M2 = sum (x - mean)^2 per channel, in two stages: every block those of its rows, then one block per few
 // channels those of all. The block's sums are of x - pivot and its square, with a pivot near the mean, so that nothing
-// cancels; parts are merged as by Chan, Golub and LeVeque 1979 (Updating formulae and a pairwise algorithm for computing
-// sample variances), formula 1.5, for all parts at once.
+// cancels; parts are merged as by Chan, Golub and LeVeque 1979 (Updating formulae and a pairwise algorithm for
+// computing sample variances), formula 1.5, for all parts at once.
 #pragma once
 
 #include "reduce.cuh"
@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(kThreads, 2) bn_statistics_kernel(BnStatistics
       pivot[i] = body.pivot[i];
     }
   }
-  double sum = 0, square = 0, n = static_cast<double>(elements_before(s, at.end) - elements_before(s, at.chunk * s.chunk_rows));
+  double n = static_cast<double>(elements_before(s, at.end) - elements_before(s, at.chunk * s.chunk_rows));
+  double sum = 0, square = 0;
   reduce_block<N, kChannelsLast>(s, body.sum, memory, [&](int, A total) { sum = total; });
   reduce_block<N, kChannelsLast>(s, body.square, memory, [&](int, A total) { square = total; });
   reduce_block<N, kChannelsLast>(s, pivot, memory, [&](int i, A k) {

@@ -8,8 +8,8 @@ namespace resnet_fused::cuda {
 constexpr int kWarp = 32;
 
 // Sums over the block, of the thread's channels. `memory` holds kThreads * N elements; all threads call it. Then
-// result(i, sum) is called for every channel of the block, i being its distance from the block's first one: at most once
-// in a thread, and always in the same.
+// result(i, sum) is called for every channel of the block, i being its distance from the block's first one: at most
+// once in a thread, and always in the same.
 template <int N, bool kChannelsLast, typename A, typename Result>
 __device__ void reduce_block(const Sweep& s, const A (&sums)[N], A* memory, Result result) {
   int thread = threadIdx.x;

@@ -1,6 +1,6 @@
 #include "stem_pool.cuh"
 
-#include "launch.cuh"
+#include "variant.cuh"
 #include "stem.h"
 
 namespace resnet_fused::cuda {
@@ -62,7 +62,8 @@ void stem_pool(DType dtype, const StemPoolParams& p, cudaStream_t stream) {
   PoolParams params{plan_stem(p.shape, vector, p.shape.out_height, p.shape.out_width), p.x, p.affine, p.y, p.index};
   with_stem_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(stem_pool_kernel<typename V::Type, V::kN, V::kChannelsLast>, params.stem.sweep.blocks(), params, stream);
+    launch_sweep("stem_pool", stem_pool_kernel<typename V::Type, V::kN, V::kChannelsLast>, params.stem.sweep.blocks(),
+                 params, stream);
   });
 }
 
@@ -77,9 +78,12 @@ void stem_pool_backward_reduce(DType dtype, const StemPoolBackwardParams& p, voi
   const Sweep& sweep = params.stem.sweep;
   with_stem_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(stem_pool_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(), params, stream);
+    launch_sweep("stem_pool_backward_reduce",
+                 stem_pool_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(), params,
+                 stream);
   });
-  launch_merge_sums(dtype, {sweep.channels, sweep.chunks, p.x ? 2 : 1, params.partial, p.affine, nullptr, p.sums}, stream);
+  launch_merge_sums(dtype, {sweep.channels, sweep.chunks, p.x ? 2 : 1, params.partial, p.affine, nullptr, p.sums},
+                    stream);
 }
 
 void stem_pool_backward_apply(DType dtype, const StemPoolBackwardParams& p, cudaStream_t stream) {
@@ -87,8 +91,9 @@ void stem_pool_backward_apply(DType dtype, const StemPoolBackwardParams& p, cuda
   PoolBackwardParams params = backward_params(p, vector, nullptr);
   with_stem_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
-    launch(stem_pool_backward_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, params.stem.sweep.blocks(), params,
-           stream);
+    launch_sweep("stem_pool_backward_apply",
+                 stem_pool_backward_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, params.stem.sweep.blocks(),
+                 params, stream);
   });
 }
 

@@ -8,7 +8,7 @@ namespace resnet_fused::cuda {
 constexpr int kThreads = 256;
 
 // A tensor as `rows` whose elements follow each other in memory. Channels last, a row is a pixel, of all channels; else
-// it is a segment of a plane, of one channel. A block takes the rows [chunk_rows * i, chunk_rows * (i + 1)) of one tile:
+// it is a segment of a plane, of one channel. A block takes the rows [chunk_rows * i, chunk_rows * (i + 1)) of a tile:
 // `lanes * vector` channels, or one channel. Its threads are `lanes` along a row by kThreads / lanes rows.
 struct Sweep {
   int64_t rows, chunk_rows, chunks, tiles;
@@ -32,20 +32,16 @@ inline int64_t elements_before(const Sweep& s, int64_t row) {
   return row / s.segments * s.pixels + row % s.segments * s.length;
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-// Blocks enough to fill the largest GPUs twice (132 SMs, two blocks at a time on each), as long as each of a block's threads
-// keeps at least kFewestRows rows (loads in flight; per-channel constants read once) and at most kMostRows (the rounding
-// of its sums).
+// Blocks enough to fill the largest GPUs twice (132 SMs, two blocks at a time on each), as long as each of a block's
+// threads keeps at least kFewestRows rows (loads in flight; per-channel constants read once) and at most kMostRows (the
+// rounding of its sums).
 constexpr int64_t kEnoughBlocks = 528;
 constexpr int64_t kFewestRows = 4;
 constexpr int64_t kMostRows = 64;
 constexpr int64_t kSegmentVectors = 4;  // a thread's share of a plane's segment
 
-// Threads along a row of `along` accesses, as a power of two: channels of a warp at most, so that the rest of a block can
-// share the constants of its channels; or the columns of a block.
+// Threads along a row of `along` accesses, as a power of two: channels of a warp at most, so that the rest of a block
+// can share the constants of its channels; or the columns of a block.
 inline int lanes_log2(int64_t along, bool channels_last) {
   int64_t most = channels_last ? 32 : kThreads;
   int log2 = 0;

@@ -4,6 +4,7 @@
 #include <ATen/ops/mul.h>
 
 #include "bn_operators.h"
+#include "conv_call.h"
 #include "cpu_device.h"
 #include "weight_cache.h"
 
@@ -11,12 +12,6 @@ namespace resnet_fused {
 namespace {
 
 constexpr auto kLast = at::MemoryFormat::ChannelsLast;
-
-// (size + 2 padding - dilation (filter - 1) - 1) / stride + 1
-int64_t output_extent(int64_t size, int64_t filter, const ConvParams& conv, int axis) {
-  int64_t reach = size + 2 * conv.padding[axis] - conv.dilation[axis] * (filter - 1) - 1;
-  return reach < 0 ? 0 : reach / conv.stride[axis] + 1;
-}
 
 cpu::ConvShape shape_of_conv(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
   int64_t P = output_extent(x.size(2), weight.size(2), conv, 0), Q = output_extent(x.size(3), weight.size(3), conv, 1);
@@ -29,32 +24,18 @@ cpu::WeightStrides strides_of(const at::Tensor& w) {
   return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
 }
 
-// Tensors that an operation's raw pointers are into, and its temporary memory.
-class Call {
+// With the temporary memory of the engine.
+class Call : public KeptTensors {
  public:
   explicit Call(const at::Tensor& x)
       : options_(x.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous)) {
-    allocate = [this](int64_t bytes) {
-      kept_.push_back(at::empty({bytes}, options_));
-      return kept_.back().mutable_data_ptr();
-    };
-  }
-  const void* activation(const OptionalTensor& t) {
-    return given(t) ? keep(t->contiguous(kLast)) : nullptr;
-  }
-  const void* vector(const OptionalTensor& t) {
-    return given(t) ? keep(t->contiguous()) : nullptr;
+    allocate = [this](int64_t bytes) { return keep(at::empty({bytes}, options_)).mutable_data_ptr(); };
   }
 
   cpu::Allocate allocate;
 
  private:
-  const void* keep(at::Tensor t) {
-    kept_.push_back(std::move(t));
-    return kept_.back().const_data_ptr();
-  }
   at::TensorOptions options_;
-  std::vector<at::Tensor> kept_;
 };
 
 cpu::Operand operand_of(Call& call, const OperandParams& o) {
@@ -103,27 +84,12 @@ cpu::Result result_of(const at::Tensor& y) {
   return result;
 }
 
-at::Tensor empty_last(const at::Tensor& x, int64_t channels, int64_t height, int64_t width) {
-  return at::empty({x.size(0), channels, height, width}, x.options().memory_format(kLast));
-}
-
 }  // namespace
 
 bool CpuDevice::serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
   auto type = x.scalar_type();
   bool has_kernels = type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;
-  if (!has_kernels || weight.scalar_type() != type || !weight.is_cpu() || weight.dim() != 4 || conv.groups < 1 ||
-      conv.stride.size() != 2 || conv.padding.size() != 2 || conv.dilation.size() != 2 || x.numel() == 0 ||
-      weight.numel() == 0) {
-    return false;
-  }
-  for (int axis = 0; axis < 2; ++axis) {
-    if (conv.stride[axis] < 1 || conv.padding[axis] < 0 || conv.dilation[axis] < 1 ||
-        output_extent(x.size(2 + axis), weight.size(2 + axis), conv, axis) < 1) {
-      return false;
-    }
-  }
-  if (weight.size(1) * conv.groups != x.size(1) || weight.size(0) % conv.groups != 0) {
+  if (!has_kernels || !is_convolution(x, weight, conv)) {
     return false;
   }
   auto dtype = dtype_of(x.scalar_type(), "convolution");
@@ -177,8 +143,7 @@ Gradients CpuDevice::conv_backward(const GradParams& grad, const OperandParams& 
   Call call(x);
   auto dtype = dtype_of(x.scalar_type(), "conv_backward");
   cpu::ConvShape shape = shape_of_conv(x, weight, conv);
-  TORCH_CHECK(grad.grad.sizes() == at::IntArrayRef({shape.N, shape.K, shape.P, shape.Q}), "grad should have size [",
-              shape.N, ", ", shape.K, ", ", shape.P, ", ", shape.Q, "], but got ", grad.grad.sizes());
+  check_grad_size(grad.grad, {shape.N, shape.K, shape.P, shape.Q});
   cpu::Operand draw = draw_of(call, grad), packed = operand_of(call, operand);
   at::Tensor dx, dw, sums;
   if (want_dx) {

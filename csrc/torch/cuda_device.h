@@ -5,10 +5,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/DeviceGuard.h>
 
+#include <atomic>
+
 #include "../cuda/bn.h"
 #include "../cuda/stem.h"
 #include "conv_arguments.h"
-#include "cuda_stream.h"
+#include "cuda_context.h"
 
 namespace resnet_fused {
 
@@ -50,18 +52,16 @@ class CudaDevice {
     cuda::stem_pool_backward_apply(dtype, params, stream_);
   }
 
-  // Convolutions are the library's, with these kernels around them.
-  bool serves(const at::Tensor&, const at::Tensor&, const ConvParams&) {
-    return false;
-  }
-  std::tuple<at::Tensor, at::Tensor> conv_fprop(const OperandParams&, const at::Tensor&, const ConvParams&, bool,
-                                                const EpilogueParams&) {
-    return {};
-  }
-  Gradients conv_backward(const GradParams&, const OperandParams&, const at::Tensor&, const ConvParams&, bool,
-                          const AddParams&, bool, bool) {
-    return {};
-  }
+  // Whether ../cuda/conv.h takes the problem: channels last, not float64.
+  bool serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv);
+  std::tuple<at::Tensor, at::Tensor> conv_fprop(const OperandParams& operand, const at::Tensor& weight,
+                                                const ConvParams& conv, bool statistics,
+                                                const EpilogueParams& epilogue);
+  Gradients conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
+                          const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw);
+
+  // Off, convolutions are the library's, with our kernels around them. For the whole process.
+  static inline std::atomic<bool> fuses_convolutions{true};
 
  private:
   at::Tensor workspace(int64_t bytes) const {

@@ -16,7 +16,9 @@ from resnet_fused import backends
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-KERNELS = [ROOT / "csrc" / "cuda" / f"{name}.cu" for name in ("bn_apply", "bn_backward", "bn_statistics", "stem_pool")]
+CSRC = ROOT / "csrc"
+KERNELS = sorted(path for path in (CSRC / "cuda").glob("*.cu") if path.name != "build_facts.cu")
+HOST = [HERE / "operators.cpp", CSRC / "torch" / "schemas.cpp", CSRC / "torch" / "cuda_conv.cpp", CSRC / "cuda" / "conv_unsupported.cpp"]
 NVCC_FLAGS = ["-O3", "-fmad=false", "-lineinfo"]
 
 
@@ -26,7 +28,7 @@ def load() -> Emulated:
     torch_includes = [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)]
     torch_libraries = Path(torch.__file__).parent / "lib"
     path = build.library(
-        "operators", KERNELS, [HERE / "operators.cpp", ROOT / "csrc" / "torch" / "schemas.cpp"],
+        "operators", KERNELS, HOST,
         nvcc_flags=NVCC_FLAGS,
         cxx_flags=["-std=c++20", "-O1", *torch_includes, "-isystem", str(build.cuda_include())],
         link_flags=[f"-L{torch_libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{torch_libraries}"],

@@ -1,0 +1,81 @@
+// The weights' operand of fprop and dgrad; w is [K][R][S][C / groups].
+#pragma once
+
+#include "arch/cp_async.cuh"
+#include "conv_tile.cuh"
+#include "conv_window.cuh"
+
+namespace resnet_fused::cuda {
+
+// fprop: [kTileN][kTileK], a row for each filter, whose taps and channels lie in memory in the order of the reduction.
+template <typename T, typename TileShape, bool VECTOR>
+struct FilterRows {
+  using Layout = ReductionInner<T, TileShape::kTileN>;
+  using Own = OwnPieces<Layout>;
+
+  const T* filters;  // of the tile
+  int count;         // of the tile that there are
+  int length;        // of a filter
+  int next;          // element of the filter
+
+  __device__ __forceinline__ FilterRows(const T* filters, int count, int length)
+      : filters(filters), count(count), length(length), next(Own::column() * kPiece<T>) {}
+
+  __device__ __forceinline__ void load(char* tiles) {
+#pragma unroll
+    for (int i = 0; i < Own::kCount; ++i) {
+      bool row_there = Own::row(i) < count;
+      const T* row = filters + static_cast<int64_t>(Own::row(i)) * length + next;
+      char* piece = tiles + Own::offset(i);
+      if constexpr (VECTOR) {
+        bool there = row_there && next < length;
+        cp_async_16(shared_address(piece), there ? row : filters, there);
+      } else {
+        float v[kPiece<T>];
+        load_elements(v, row, row_there ? length - next : 0, false);
+        write_piece<T>(piece, v);
+      }
+    }
+    next += kTileK<T>;
+  }
+
+  __device__ __forceinline__ void form(char*, int) {}
+};
+
+// dgrad: [kTileK][kTileN], a row for each tap and filter, of neighbouring input channels. `steps` goes over the taps
+// that reach the pixels of the tile, its channels being filters.
+template <typename T, typename TileShape, bool VECTOR>
+struct FilterTaps {
+  using Layout = ReductionOuter<T, TileShape::kTileN>;
+  using Own = OwnPieces<Layout>;
+
+  const T* filters;  // at the first tap and the tile's first channel
+  int count;  // channels of the tile that there are
+  TapSteps steps;
+  TapCursor next;  // this thread's rows of one chunk after the other are kRowStep apart
+
+  __device__ __forceinline__ FilterTaps(const T* filters, int count, const TapSteps& steps)
+      : filters(filters), count(count), steps(steps), next(steps, Own::row(0)) {}
+
+  __device__ __forceinline__ void load(char* tiles) {
+    int channel = Own::column() * kPiece<T>;
+#pragma unroll
+    for (int i = 0; i < Own::kCount; ++i) {
+      char* piece = tiles + Own::offset(i);
+      const T* row = filters + next.offset + channel;
+      if constexpr (VECTOR) {
+        bool there = next.inside(steps) && channel < count;
+        cp_async_16(shared_address(piece), there ? row : filters, there);
+      } else {
+        float v[kPiece<T>];
+        load_elements(v, row, next.inside(steps) ? count - channel : 0, false);
+        write_piece<T>(piece, v);
+      }
+      next.advance(steps, Own::kRowStep);
+    }
+  }
+
+  __device__ __forceinline__ void form(char*, int) {}
+};
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,128 @@
+// y = conv([relu] z(x), w) as the product [pixels][R S C] x [R S C][K], with the epilogue of what is asked for.
+#pragma once
+
+#include "conv_epilogue.cuh"
+#include "conv_filters.cuh"
+#include "conv_gather.cuh"
+#include "conv_mainloop.cuh"
+#include "conv_merge.h"
+
+namespace resnet_fused::cuda {
+
+struct ConvFpropKernelParams {
+  ConvFpropParams conv;
+  TilePlan plan;
+  float* partials;    // [row tiles][kStatisticsRows][K], see conv_merge.h; or null
+  bool vector_store;  // results and residuals in pieces of 16 bytes
+  Window window;
+  TapSteps steps;
+};
+
+// y is stored as it is, and for stats what is left of it in a tile: its mean, and sums of the deviations from that.
+template <typename T, typename TileShape>
+__device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& tile, const ConvFpropKernelParams& p,
+                                             int row_tile, int rows, const OutputColumns& columns) {
+  int K = p.conv.problem.shape.K;
+  T* y = static_cast<T*>(p.conv.y) + static_cast<int64_t>(row_tile) * TileShape::kTileM * K + columns.channel;
+  float v[kPiece<T>], mean[kPiece<T>] = {}, sum[kPiece<T>] = {}, square[kPiece<T>] = {};
+#pragma unroll 4
+  for (int i = 0; i < tile.kRows; ++i) {
+    if (tile.row(i) < rows) {
+      tile.read(v, i);
+      store_elements(y + static_cast<int64_t>(tile.row(i)) * K, v, columns.count, columns.vector);
+#pragma unroll
+      for (int e = 0; e < kPiece<T>; ++e) {
+        mean[e] += rounded<T>(v[e]);
+      }
+    }
+  }
+  if (!p.partials) {
+    return;
+  }
+  tile.sum_columns(mean);
+#pragma unroll
+  for (int e = 0; e < kPiece<T>; ++e) {
+    mean[e] /= rows;
+  }
+  // The staged tile once more, for deviations from the mean: sums of squares would cancel.
+#pragma unroll 4
+  for (int i = 0; i < tile.kRows; ++i) {
+    if (tile.row(i) < rows) {
+      tile.read(v, i);
+#pragma unroll
+      for (int e = 0; e < kPiece<T>; ++e) {
+        float deviation = rounded<T>(v[e]) - mean[e];
+        sum[e] += deviation;
+        square[e] = fmaf(deviation, deviation, square[e]);
+      }
+    }
+  }
+  tile.sum_columns(sum);
+  tile.sum_columns(square);
+  if (tile.first_row()) {
+    float* partial = p.partials + static_cast<int64_t>(row_tile) * kStatisticsRows * K + columns.channel;
+    store_channels(partial, mean, columns.count);
+    store_channels(partial + K, sum, columns.count);
+    store_channels(partial + 2 * K, square, columns.count);
+  }
+}
+
+// y = [relu](z(conv) + residual).
+template <typename T, typename TileShape>
+__device__ __forceinline__ void finish_affine(const StagedTile<T, TileShape>& tile, const ConvFpropKernelParams& p,
+                                              int row_tile, int rows, const OutputColumns& columns) {
+  const ConvFpropParams& conv = p.conv;
+  int K = conv.problem.shape.K;
+  int64_t first = static_cast<int64_t>(row_tile) * TileShape::kTileM * K + columns.channel;
+  AffineColumns<kPiece<T>> affine(conv.epilogue, K, columns), residual_affine(conv.residual_affine, K, columns);
+#pragma unroll 2
+  for (int i = 0; i < tile.kRows; ++i) {
+    if (tile.row(i) >= rows) {
+      break;
+    }
+    int64_t offset = first + static_cast<int64_t>(tile.row(i)) * K;
+    float v[kPiece<T>], residual[kPiece<T>] = {};
+    tile.read(v, i);
+    if (conv.residual) {
+      load_elements(residual, static_cast<const T*>(conv.residual) + offset, columns.count, columns.vector);
+    }
+#pragma unroll
+    for (int e = 0; e < kPiece<T>; ++e) {
+      float r = conv.residual_affine ? residual_affine.z(residual[e], e) : residual[e];
+      float z = affine.z(v[e], e) + r;
+      v[e] = conv.relu ? zero_up_to_zero(z, z) : z;
+    }
+    store_elements(static_cast<T*>(conv.y) + offset, v, columns.count, columns.vector);
+  }
+}
+
+template <typename Math, typename TileShape, bool VECTOR>
+__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
+    conv_fprop_kernel(const __grid_constant__ ConvFpropKernelParams p) {
+  using T = typename Math::Element;
+  using Pixels = PixelGather<T, TileShape, ActivationSource<T>, VECTOR>;
+  using Filters = FilterRows<T, TileShape, VECTOR>;
+  const ConvShape& shape = p.conv.problem.shape;
+  BlockTile block = block_tile(p.plan, blockIdx.x);
+  int first_pixel = block.row_tile * TileShape::kTileM, first_filter = block.column_tile * TileShape::kTileN;
+  int group_filters = shape.K / shape.groups, length = shape.R * shape.S * (shape.C / shape.groups);
+  int64_t filter = static_cast<int64_t>(block.group) * group_filters + first_filter;
+
+  Product<Math, TileShape, typename Pixels::Layout, typename Filters::Layout> product;
+  Pixels pixels(ActivationSource<T>(p.conv.input, shape.C), p.window, p.steps, shape.N, block.group, first_pixel);
+  Filters filters(static_cast<const T*>(p.conv.w) + filter * length, group_filters - first_filter, length);
+  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan);
+
+  StagedTile<T, TileShape> tile(shared_memory, product);
+  OutputColumns columns =
+      output_columns(block.group, group_filters, first_filter + tile.column(), p.vector_store);
+  int rows = shape.N * shape.P * shape.Q - first_pixel;
+  rows = rows < TileShape::kTileM ? rows : TileShape::kTileM;
+  if (p.conv.epilogue) {
+    finish_affine<T>(tile, p, block.row_tile, rows, columns);
+  } else {
+    finish_plain<T>(tile, p, block.row_tile, rows, columns);
+  }
+}
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,69 @@
+// How one thread block's tiles are cut, and where their pieces lie in shared memory.
+//
+// The block computes a tile [kTileM][kTileN] of the result, a chunk of kTileK of the reduction at a time. A chunk of an
+// operand is stored as rows of pieces, in one of two orders: the one in which memory has it.
+// Pieces are swizzled: the 8 rows that ldmatrix reads at a time lie in different banks.
+#pragma once
+
+#include "conv_element.cuh"
+#include "heuristics.h"
+
+namespace resnet_fused::cuda {
+
+// Of 2 x 2 warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 255 for 2, 168 for 3.
+template <int TILE_M, int TILE_N, int MIN_BLOCKS>
+struct Tile {
+  static constexpr int kTileM = TILE_M, kTileN = TILE_N, kMinBlocks = MIN_BLOCKS;
+  static constexpr int kWarpsM = 2, kWarpM = TILE_M / 2, kWarpN = TILE_N / 2;
+};
+using Tile128x128 = Tile<128, 128, 2>;
+using Tile128x64 = Tile<128, 64, 2>;
+using Tile64x64 = Tile<64, 64, 3>;
+
+constexpr int kChunkPieces = 4;
+template <typename T>
+constexpr int kTileK = kChunkPieces * kPiece<T>;
+
+// [EXTENT][kTileK]: the reduction is innermost, as in pixels of fprop and dgrad.
+template <typename T, int EXTENT>
+struct ReductionInner {
+  static constexpr bool kInner = true;
+  static constexpr int kRows = EXTENT, kRowPieces = kChunkPieces;
+  static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
+
+  static __device__ __forceinline__ int offset(int row, int piece) {  // bytes
+    return (row * kRowPieces + (piece ^ (row / 2 % kRowPieces))) * kPieceBytes;
+  }
+};
+
+// [kTileK][EXTENT]: the reduction is outermost, as in both operands of wgrad.
+template <typename T, int EXTENT>
+struct ReductionOuter {
+  static constexpr bool kInner = false;
+  static constexpr int kRows = kTileK<T>, kRowPieces = EXTENT / kPiece<T>;
+  static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
+
+  // float32 has no ldmatrix.trans: there, a warp reads 4 rows of 2 neighbouring pieces.
+  static __device__ __forceinline__ int offset(int row, int piece) {
+    int swizzle = sizeof(T) == 4 ? 2 * row % 8 : row % 8;
+    return (row * kRowPieces + (piece ^ swizzle)) * kPieceBytes;
+  }
+};
+
+// The pieces of a tile that a thread copies, and forms, are its own: one column of pieces, every kRowStep-th row.
+template <typename Layout>
+struct OwnPieces {
+  static constexpr int kRowStep = kTileThreads / Layout::kRowPieces;
+  static constexpr int kCount = Layout::kRows / kRowStep;
+  static_assert(kCount * kRowStep == Layout::kRows, "threads divide the tile");
+
+  static __device__ __forceinline__ int column() { return threadIdx.x % Layout::kRowPieces; }
+  static __device__ __forceinline__ int row(int i) { return threadIdx.x / Layout::kRowPieces + i * kRowStep; }
+  static __device__ __forceinline__ int offset(int i) { return Layout::offset(row(i), column()); }
+};
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+}  // namespace resnet_fused::cuda

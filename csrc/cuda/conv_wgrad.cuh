@@ -1,0 +1,71 @@
+// dw = the sum over output pixels of draw * input, as the product [K][pixels] x [pixels][R S C], whose pixels are split
+// over blocks.
+#pragma once
+
+#include "conv_epilogue.cuh"
+#include "conv_mainloop.cuh"
+#include "conv_pixel_rows.cuh"
+
+namespace resnet_fused::cuda {
+
+struct ConvWgradKernelParams {
+  ConvWgradParams conv;
+  TilePlan plan;
+  float* partials;    // [splits][K][R][S][C / groups]; or null, and then the only split stores dw
+  bool vector_store;  // dw in pieces of 16 bytes
+};
+
+// Each pixel of draw, by itself.
+__device__ __forceinline__ Window pixel_window(const ConvShape& s) {
+  return {s.P, s.Q, s.K, s.P, s.Q, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
+}
+
+template <typename T, typename TileShape>
+__device__ __forceinline__ void finish_wgrad(const StagedTile<T, TileShape>& tile, const ConvWgradKernelParams& p,
+                                             int64_t first, int rows, int row_elements, int split, int count,
+                                             bool vector) {
+  const ConvShape& shape = p.conv.problem.shape;
+#pragma unroll 2
+  for (int i = 0; i < tile.kRows; ++i) {
+    if (tile.row(i) >= rows) {
+      break;
+    }
+    float v[kPiece<T>];
+    tile.read(v, i);
+    int64_t offset = first + static_cast<int64_t>(tile.row(i)) * row_elements;
+    if (p.partials) {
+      store_channels(p.partials + split * (static_cast<int64_t>(shape.K) * row_elements) + offset, v, count, vector);
+    } else {
+      store_elements(static_cast<T*>(p.conv.dw) + offset, v, count, vector);
+    }
+  }
+}
+
+template <typename Math, typename TileShape, bool VECTOR>
+__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
+    conv_wgrad_kernel(const __grid_constant__ ConvWgradKernelParams p) {
+  using T = typename Math::Element;
+  using Draw = PixelRows<T, TileShape::kTileM, DrawSource<T>, VECTOR>;
+  using Input = PixelRows<T, TileShape::kTileN, ActivationSource<T>, VECTOR>;
+  const ConvShape& shape = p.conv.problem.shape;
+  BlockTile block = block_tile(p.plan, blockIdx.x);
+  int split = block.group / shape.groups, group = block.group - split * shape.groups;
+  int first_filter = block.row_tile * TileShape::kTileM, first_column = block.column_tile * TileShape::kTileN;
+  int group_filters = shape.K / shape.groups, row_elements = shape.R * shape.S * (shape.C / shape.groups);
+  int pixels = shape.N * shape.P * shape.Q, first = split * p.plan.split_chunks * kTileK<T>;
+  int end = pixels - first < p.plan.split_chunks * kTileK<T> ? pixels : first + p.plan.split_chunks * kTileK<T>;
+
+  Product<Math, TileShape, typename Draw::Layout, typename Input::Layout> product;
+  Draw draw(DrawSource<T>(p.conv.draw, shape.K), pixel_window(shape), shape.groups, group, first, end, first_filter);
+  Input input(ActivationSource<T>(p.conv.input, shape.C), output_window(shape), shape.groups, group, first, end,
+              first_column);
+  multiply_chunks(product, draw, input, p.plan.split_chunks, p.plan);
+
+  StagedTile<T, TileShape> tile(shared_memory, product);
+  int column = first_column + tile.column(), count = row_elements - column;
+  int64_t filter = static_cast<int64_t>(group) * group_filters + first_filter;
+  finish_wgrad<T>(tile, p, filter * row_elements + column, group_filters - first_filter, row_elements, split, count,
+                  p.vector_store && count > 0);
+}
+
+}  // namespace resnet_fused::cuda

@@ -1,0 +1,148 @@
+// How a convolution is cut into tiles: pure functions of the problem and the device.
+#pragma once
+
+#include <algorithm>
+
+#include "conv.h"
+
+namespace resnet_fused::cuda {
+
+enum class TileChoice : int { k128x128, k128x64, k64x64 };
+
+struct TileSize {
+  int m, n;
+};
+inline TileSize tile_size(TileChoice tile) {
+  constexpr TileSize kSizes[] = {{128, 128}, {128, 64}, {64, 64}};
+  return kSizes[static_cast<int>(tile)];
+}
+
+struct TilePlan {
+  TileChoice tile;
+  bool vector;  // operands are copied in pieces of 16 bytes
+  int stages;   // chunks of the reduction in shared memory,
+  int stage_bytes, a_bytes;  // of one of them, and of its first operand's tiles
+  int shared_bytes;
+  int row_tiles, column_tiles;  // of one group
+  int splits;                   // of wgrad's reduction over blocks; else 1
+  int split_chunks;             // of one split
+
+  int64_t blocks(int groups) const { return int64_t{row_tiles} * column_tiles * groups * splits; }
+};
+
+constexpr int kTileThreads = 128;  // of all tiles
+constexpr int kRowBytes = 64;  // of a tile in shared memory: a chunk of the reduction
+
+inline int piece_elements(DType dtype) { return 16 / element_bytes(dtype); }
+inline int chunk_elements(DType dtype) { return kRowBytes / element_bytes(dtype); }
+
+// Tiles staged as float32 by the epilogue, and its sums over columns.
+inline int staged_bytes(TileSize tile, DType dtype) {
+  return 4 * (tile.m * (tile.n + 8) + kTileThreads * piece_elements(dtype));
+}
+
+// Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA
+// takes 1024 bytes for each block. The epilogue's staged tile lies where the stages were.
+inline int choose_stages(int stage_bytes, int staged_bytes, int shared_bytes) {
+  int three = std::max(stage_bytes * 3, staged_bytes), four = std::max(stage_bytes * 4, staged_bytes);
+  int of_two_blocks = (shared_bytes - 1024) / 2;
+  return four <= of_two_blocks || (three > of_two_blocks && four <= shared_bytes) ? 4 : 3;
+}
+
+// Sets what follows from the choice of a tile; a and b are the numbers of tensors that form the operands.
+inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vector, int64_t rows, int64_t columns,
+                          int a, int b) {
+  TileSize size = tile_size(tile);
+  TilePlan plan{tile, vector};
+  plan.a_bytes = size.m * a * kRowBytes;
+  plan.stage_bytes = plan.a_bytes + size.n * b * kRowBytes;
+  int staged = staged_bytes(size, problem.dtype);
+  plan.stages = choose_stages(plan.stage_bytes, staged, problem.device.shared_bytes);
+  plan.shared_bytes = std::max(plan.stages * plan.stage_bytes, staged);
+  plan.row_tiles = ceil_div(rows, size.m);
+  plan.column_tiles = ceil_div(columns, size.n);
+  plan.splits = 1;
+  return plan;
+}
+
+// Scalar copies and multiply-adds of float32 have the smallest tile alone.
+inline bool has_large_tiles(const ConvProblem& problem, bool vector) {
+  return vector && (problem.dtype != DType::kFloat32 || problem.allow_tf32);
+}
+
+// The largest tile that leaves neither multiprocessors nor more than half of its columns idle.
+inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t rows, int64_t columns, int a) {
+  for (TileChoice tile : {TileChoice::k128x128, TileChoice::k128x64}) {
+    TilePlan plan = plan_tile(tile, problem, vector, rows, columns, a, 1);
+    bool busy = int64_t{plan.row_tiles} * plan.column_tiles * problem.shape.groups >= problem.device.multiprocessors;
+    bool fits = columns > tile_size(tile).n / 2 && plan.shared_bytes <= problem.device.shared_bytes;
+    if (has_large_tiles(problem, vector) && busy && fits) {
+      return plan;
+    }
+  }
+  return plan_tile(TileChoice::k64x64, problem, vector, rows, columns, a, 1);
+}
+
+inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+template <typename... Pointers>
+bool all_aligned(Pointers... pointers) {
+  return (aligned(pointers) && ...);
+}
+
+inline bool whole_pieces(int channels, const ConvProblem& problem) {
+  return channels / problem.shape.groups % piece_elements(problem.dtype) == 0;
+}
+
+inline bool vector_activation(const ActivationTensor& t, const ConvProblem& problem) {
+  return whole_pieces(problem.shape.C, problem) && all_aligned(t.x, t.affine);
+}
+
+inline bool vector_draw(const DrawTensor& t, const ConvProblem& problem) {
+  return whole_pieces(problem.shape.K, problem) && all_aligned(t.grad, t.out, t.raw) &&
+         (!t.raw || all_aligned(t.affine, t.mean_g, t.slope));
+}
+
+inline int draw_tensors(const DrawTensor& t) { return 1 + (t.raw != nullptr) + (t.relu && t.out != nullptr); }
+
+inline TilePlan plan_conv_fprop(const ConvFpropParams& p) {
+  const ConvShape& s = p.problem.shape;
+  bool vector = vector_activation(p.input, p.problem) && aligned(p.w);
+  return plan_pixels(p.problem, vector, int64_t{s.N} * s.P * s.Q, s.K / s.groups, 1);
+}
+
+// A class of pixels of dx is those that are equal modulo the stride, which the same taps of the filter reach.
+inline int pixel_classes(const ConvShape& s) { return s.stride[0] * s.stride[1]; }
+
+// Pixels of the largest class of dx, in each direction.
+inline int class_extent(int size, int stride) { return ceil_div(size, stride); }
+
+inline TilePlan plan_conv_dgrad(const ConvDgradParams& p) {
+  const ConvShape& s = p.problem.shape;
+  bool vector = vector_draw(p.draw, p.problem) && whole_pieces(s.C, p.problem) && aligned(p.w);
+  int64_t pixels = int64_t{s.N} * class_extent(s.H, s.stride[0]) * class_extent(s.W, s.stride[1]);
+  TilePlan plan = plan_pixels(p.problem, vector, pixels, s.C / s.groups, draw_tensors(p.draw));
+  plan.row_tiles *= pixel_classes(s);
+  return plan;
+}
+
+inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
+  const ConvShape& s = p.problem.shape;
+  bool vector = vector_draw(p.draw, p.problem) && vector_activation(p.input, p.problem);
+  int64_t rows = s.K / s.groups, columns = int64_t{s.R} * s.S * (s.C / s.groups);
+  TileChoice tile = TileChoice::k64x64;
+  if (has_large_tiles(p.problem, vector) && rows > 64) {
+    tile = columns > 64 ? TileChoice::k128x128 : TileChoice::k128x64;
+  }
+  TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 1);
+  // Two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.
+  constexpr int kMinSplitChunks = 8;
+  int64_t chunks = ceil_div(int64_t{s.N} * s.P * s.Q, chunk_elements(p.problem.dtype));
+  int64_t wanted = ceil_div(2 * p.problem.device.multiprocessors, plan.blocks(s.groups));
+  int64_t splits = std::max<int64_t>(std::min(wanted, chunks / kMinSplitChunks), 1);
+  plan.split_chunks = std::max<int64_t>(ceil_div(chunks, splits), 1);
+  plan.splits = std::max<int64_t>(ceil_div(chunks, plan.split_chunks), 1);
+  return plan;
+}
+
+}  // namespace resnet_fused::cuda

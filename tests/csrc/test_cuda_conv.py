@@ -1,0 +1,280 @@
+"""The CUDA convolutions' kernels and launchers, run by the emulator, against the reference backend."""
+
+import functools
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cuda_conv import CudaConvolutions
+from emulator.library import SCHEDULES
+from operator_cases import MODES, make_case
+from problems import CONVS, ConvProblem
+from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
+
+from resnet_fused import ops
+
+reference = ops.get("reference")
+CHANNELS_LAST = torch.channels_last
+CONV_MODES = [
+    mode
+    for mode in MODES
+    if mode.startswith(("fprop", "backward", "dgrad", "wgrad"))
+    and mode not in ("backward_nothing", "backward_apply", "backward_apply_relu", "backward_apply_out")
+]
+
+# What ragged tiles, pieces of 16 bytes and the pipeline have to address, beside the table shared with the CPU.
+TILES = (
+    ConvProblem("pieces", 2, 40, 9, 11, 72, 3, 3, padding=(1, 1)),  # chunks of two taps, tiles of both groups' ends
+    ConvProblem("pieces_s2", 2, 24, 9, 10, 40, 3, 3, (2, 2), (1, 1)),
+    ConvProblem("pieces_dilated_s2", 1, 16, 13, 12, 24, 3, 3, (2, 3), (2, 1), (2, 3)),
+    ConvProblem("pieces_dilated", 1, 32, 12, 9, 16, 3, 2, (1, 1), (3, 2), (3, 2)),
+    ConvProblem("pieces_groups", 2, 48, 7, 8, 96, 3, 3, (1, 1), (1, 1), (1, 1), 3),
+    ConvProblem("pieces_wide", 1, 136, 6, 7, 264, 1, 1),
+    ConvProblem("many_pixels", 3, 8, 17, 23, 136, 1, 1, (1, 1)),
+    ConvProblem("large_filter", 1, 8, 14, 15, 8, 11, 9, (2, 1), (5, 4)),
+    ConvProblem("batch_1_deep", 1, 264, 5, 5, 72, 3, 3, (1, 1), (1, 1)),
+    ConvProblem("unread", 2, 16, 9, 10, 24, 1, 1, (3, 2)),
+    ConvProblem("results_alone", 2, 5, 7, 6, 16, 3, 3, (1, 1), (1, 1)),  # pieces of y, but none of x
+)
+PROBLEMS = (*CONVS, *TILES)
+EVERYDAY = ("stem", "3x3_s2", "odd_channels", "pieces", "pieces_s2", "pieces_groups", "pixels_unread")
+EVERYDAY_MODES = ("fprop_prologue", "fprop_residual_affine", "backward_everything", "backward_bn")
+DTYPES = {"bfloat16": (torch.bfloat16, False), "float16": (torch.float16, False), "tf32": (torch.float32, True),
+          "float32": (torch.float32, False)}  # fmt: skip
+
+
+def _everyday(values, everyday, name=lambda value: value):
+    return [
+        pytest.param(value, id=name(value), marks=() if name(value) in everyday else pytest.mark.slow)
+        for value in values
+    ]
+
+
+problems = pytest.mark.parametrize("problem", _everyday(PROBLEMS, EVERYDAY, lambda p: p.id))
+modes = pytest.mark.parametrize("mode", _everyday(CONV_MODES, EVERYDAY_MODES))
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@functools.lru_cache
+def draw_case(mode, problem, dtype, integer):
+    return make_case(mode, problem, dtype, CHANNELS_LAST, integer)
+
+
+def rounded_once(dtype):
+    """The operators with float64 sums, rounded where the kernels do: operands, and results when they are stored."""
+
+    def stored(x):
+        return x.to(dtype).double()
+
+    def conv_fprop(x, weight, stride, padding, dilation, groups, prologue, prologue_relu, statistics, epilogue,
+                   residual, residual_affine, relu):  # fmt: skip
+        operand = x if prologue is None else stored(reference.bn_apply(x, prologue, prologue_relu))
+        y = F.conv2d(operand, weight, None, stride, padding, dilation, groups)
+        if epilogue is not None:
+            return reference.bn_apply(y, epilogue, relu, residual, residual_affine), None
+        return y, reference.bn_statistics(stored(y)) if statistics else None
+
+    def conv_backward(grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups, prologue,
+                      prologue_relu, reduce, add, add_out, output_mask):  # fmt: skip
+        if raw is not None:
+            grad = stored(reference.bn_backward_apply(grad, out, raw, affine, relu, means))
+        elif relu:
+            grad = grad.masked_fill(out <= 0, 0)
+        operand = x if prologue is None else stored(reference.bn_apply(x, prologue, prologue_relu))
+        conv = (stride, padding, dilation, False, [0, 0], groups)
+        dx, dw, _ = torch.ops.aten.convolution_backward(grad, operand, weight, None, *conv, [True, True, False])
+        if add is not None:
+            dx = stored(dx) + (add if add_out is None else add.masked_fill(add_out <= 0, 0))
+        sums = reference.bn_backward_reduce(stored(dx), None, x, prologue, prologue_relu) if reduce else None
+        return dx if output_mask[0] else None, dw if output_mask[1] else None, sums
+
+    def conv_dgrad(*arguments):
+        dx, _, sums = conv_backward(*arguments, (True, False))
+        return dx, sums
+
+    def conv_wgrad(*arguments):
+        return conv_backward(*arguments, False, None, None, (False, True))[1]
+
+    return types.SimpleNamespace(
+        conv_fprop=conv_fprop, conv_backward=conv_backward, conv_dgrad=conv_dgrad, conv_wgrad=conv_wgrad
+    )
+
+
+def check_integers(convolutions, case, dtype):
+    """Bit-equal; but statistics are means, and what exceeds float32's integers is a few roundings off."""
+    ours, expected = case.run(convolutions), case.double().run(rounded_once(dtype))
+    for i, (a, b) in enumerate(zip(ours, expected)):
+        if b is None:
+            assert not a.numel()
+        elif a.dim() == 2 and (case.operator == "conv_fprop" or b.abs().max() > 2**24):
+            torch.testing.assert_close(a.double(), b, rtol=4 * 2**-24, atol=4 * 2**-24 * b.abs().max().item())
+        else:
+            assert_bit_equal(a, b.to(a.dtype))
+
+
+@problems
+@modes
+@dtypes
+def test_integers(cuda_conv_library, problem, mode, dtype):
+    dtype, tf32 = DTYPES[dtype]
+    convolutions = CudaConvolutions(cuda_conv_library, tf32)
+    check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
+
+
+@problems
+@modes
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_against_float64(cuda_conv_library, problem, mode, dtype):
+    dtype, _ = DTYPES[dtype]
+    case = draw_case(mode, problem, dtype, False)
+    ours, theirs = case.run(CudaConvolutions(cuda_conv_library)), case.run(reference)
+    for i, (a, b, c) in enumerate(zip(ours, theirs, case.double().run(reference))):
+        # Of few elements the largest rounding error is itself random: half an ulp of the result, which both round to.
+        stored = rounded_terms(case, ours[0], c) if c.dim() == 2 else stored_rounding(dtype, c, 1)
+        assert_oracle(a, b, c, case.length, f"result {i}", stored=stored)
+
+
+LARGE, MIDDLE, SMALL = range(3)  # TileChoice
+WIDE = ConvProblem("wide", 1, 72, 9, 8, 136, 3, 3, (1, 1), (1, 1))
+STRIDED = ConvProblem("strided", 2, 72, 9, 8, 40, 3, 3, (2, 2), (1, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("problem", [WIDE, STRIDED], ids=lambda p: p.id)
+@pytest.mark.parametrize("multiprocessors", [1, 16, 1000])
+@pytest.mark.parametrize("shared_bytes", [99 << 10, 227 << 10])
+def test_every_tile_and_pipeline(cuda_conv_library, problem, dtype, multiprocessors, shared_bytes):
+    """Large tiles where they leave no multiprocessor idle, small ones elsewhere; 3 or 4 stages."""
+    dtype, tf32 = DTYPES[dtype]
+    convolutions = CudaConvolutions(cuda_conv_library, tf32, multiprocessors, shared_bytes)
+    for mode in ("fprop_prologue", "backward_everything"):
+        check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
+    fprop, dgrad, wgrad = convolutions.plans
+    assert all(plan.vector and plan.shared_bytes <= shared_bytes for plan in convolutions.plans)
+    if multiprocessors == 1000 or dtype == torch.float32 and not tf32:
+        assert fprop.tile == dgrad.tile == SMALL
+    elif multiprocessors == 1:
+        assert fprop.tile == (LARGE if problem is WIDE else MIDDLE) and dgrad.tile == LARGE
+        # dgrad copies three tensors for its first operand, 32 KiB a stage.
+        assert fprop.stages == 4 and dgrad.stages == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("problem", [WIDE, STRIDED], ids=lambda p: p.id)
+def test_every_schedule(cuda_conv_library, problem, schedule, seed):
+    """Copies that land as late as they may, warps that run ahead, lanes and blocks in random orders."""
+    cuda_conv_library.set_schedule(schedule, seed)
+    try:
+        for mode in ("fprop_prologue", "backward_everything"):
+            case = draw_case(mode, problem, torch.float16, True)
+            check_integers(CudaConvolutions(cuda_conv_library), case, torch.float16)
+    finally:
+        cuda_conv_library.set_schedule("random")
+
+
+# Two problems for each pass, of which the second has twice the reduction and as many tiles.
+LONGER = {
+    "fprop_prologue": (ConvProblem("short", 1, 64, 8, 16, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "dgrad": (ConvProblem("short", 1, 128, 8, 16, 64, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+    "wgrad": (ConvProblem("short", 1, 128, 8, 8, 128, 1, 1), ConvProblem("long", 1, 128, 8, 16, 128, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", LONGER)
+def test_main_loop_has_no_bank_conflicts(cuda_conv_library, mode, dtype):
+    """There are as many in a longer one: those of the epilogue."""
+    dtype, tf32 = DTYPES[dtype]
+    conflicts = []
+    for problem in LONGER[mode]:
+        convolutions = CudaConvolutions(cuda_conv_library, tf32)
+        case = draw_case(mode, problem, dtype, False)
+        with cuda_conv_library.counting() as counts:
+            case.run(convolutions)
+            (kernel,) = (c for c in counts().values() if f"conv_{mode[:5]}_kernel" in c["name"])
+        conflicts.append(kernel["shared"]["bank_conflicts"])
+    assert conflicts[0] == conflicts[1]
+
+
+@pytest.mark.parametrize("mode", ["fprop_residual_affine", "backward_everything"])
+def test_addresses_that_are_no_multiple_of_16(cuda_conv_library, mode):
+    problem = next(p for p in TILES if p.id == "pieces_s2")
+
+    case = draw_case(mode, problem, torch.bfloat16, True)
+    convolutions = CudaConvolutions(cuda_conv_library, offset=1)
+    check_integers(convolutions, case, torch.bfloat16)
+    assert not any(plan.vector for plan in convolutions.plans)
+
+
+def test_nan_passes_relu_and_its_gradient(cuda_conv_library):
+    problem = next(p for p in TILES if p.id == "pieces")
+    convolutions = CudaConvolutions(cuda_conv_library)
+    convolutions.all_written = False
+    case = draw_case("fprop_prologue", problem, torch.float16, True)
+    x = case.arguments[0].clone()
+    x[0, 7, 3, 4] = torch.nan
+    y, stats = case._replace(arguments=(x, *case.arguments[1:])).run(convolutions)
+    window = torch.zeros(9, 11, dtype=torch.bool)
+    window[2:5, 3:6] = True
+    assert y[0].isnan().eq(window).all() and not y[1].isnan().any() and stats.isnan().all()
+
+    case = draw_case("backward_everything", problem, torch.float16, True)
+    grad, out = case.arguments[0].clone(), case.arguments[1].clone()
+    grad[0, 5, 3, 4], out[0, 5, 3, 4] = torch.nan, torch.nan  # not <= 0, so it passes
+    grad[1, 5, 3, 4], out[1, 5, 3, 4] = torch.nan, 0.0  # a NaN that is masked
+    dx, dw, sums = case._replace(arguments=(grad, out, *case.arguments[2:])).run(convolutions)
+    assert dx[0].isnan().eq(window).all() and not dx[1].isnan().any()
+    assert dw[5].isnan().all() and not dw[:5].isnan().any() and not dw[6:].isnan().any()
+
+
+def test_variance_survives_a_large_mean(cuda_conv_library):
+    """E[x²] − E[x]² would lose all of it: 1e4² has no float32 digits left for a variance of 1e-2."""
+    generator = torch.Generator().manual_seed(0)
+    x = (1e4 + 0.1 * torch.randn(3, 8, 9, 11, generator=generator)).contiguous(memory_format=CHANNELS_LAST)
+    weight = torch.eye(8).view(8, 8, 1, 1)
+    arguments = (x, weight, (1, 1), (0, 0), (1, 1), 1, None, False, True, None, None, None, False)
+    y, (mean, m2) = CudaConvolutions(cuda_conv_library).conv_fprop(*arguments)
+    assert_bit_equal(y, x)
+    truth = x.double().var((0, 2, 3), correction=0) * (3 * 9 * 11)
+    # The deviations from a tile's mean are exact; √n·eps of their sum of squares remains, n = 297.
+    torch.testing.assert_close(m2.double(), truth, rtol=18 * 1.2e-7, atol=0)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=2**-23, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_split_sums(cuda_conv_library, dtype):
+    """Of pixels over blocks, where there are multiprocessors for them: exact, and the same in each run."""
+    dtype, tf32 = DTYPES[dtype]
+    problem = ConvProblem("many", 2, 16, 20, 20, 24, 3, 3, (1, 1), (1, 1))
+    convolutions = CudaConvolutions(cuda_conv_library, tf32, multiprocessors=100)
+    check_integers(convolutions, draw_case("wgrad", problem, dtype, True), dtype)
+    assert convolutions.plans[0].splits > 2
+    case = draw_case("wgrad", problem, dtype, False)
+    assert_bit_equal(*(case.run(convolutions)[0] for _ in range(2)))
+
+
+def test_no_images(cuda_conv_library):
+    problem = ConvProblem("none", 0, 8, 6, 6, 16, 3, 3)
+    convolutions = CudaConvolutions(cuda_conv_library)
+    y, stats = draw_case("fprop_statistics", problem, torch.float16, True).run(convolutions)
+    assert y.shape == (0, 16, 4, 4) and stats.eq(0).all()
+    dx, dw, sums = draw_case("backward_everything", problem, torch.float16, True).run(convolutions)
+    assert dx.shape == (0, 8, 6, 6) and dw.eq(0).all() and sums.eq(0).all()
+
+
+@pytest.mark.parametrize(
+    "size, dtype, reason",
+    [
+        ((2, 8, 9, 9), torch.float64, "float64"),
+        ((2**12, 8, 2**10, 2**10), torch.float16, "2^30 pixels"),
+        ((1, 2**17, 2**7, 2**7), torch.float16, "2^31 elements"),
+        ((2, 8, 9, 9), torch.float16, None),
+    ],
+)
+def test_why_a_problem_is_not_served(cuda_conv_library, size, dtype, reason):
+    x = torch.empty(size, dtype=dtype, device="meta")
+    weight = torch.empty(16, size[1], 3, 3, dtype=dtype, device="meta")
+    found = CudaConvolutions(cuda_conv_library).unsupported(x, weight, (1, 1), (1, 1), (1, 1), 1)
+    assert found is None if reason is None else reason in found
