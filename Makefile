@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 REPORT ?= build/report
 BENCH_ARGS ?=
+GPU_ARGS ?=
 PYTEST_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -14,16 +15,19 @@ SOURCES := $(shell find csrc -type f 2>/dev/null)
 # An extension fits one torch: another torch in the environment means building again.
 TORCH := $(wildcard $(VENV)/lib/python*/site-packages/torch/version.py)
 
-.PHONY: help build bench test quick clean toolchain
+.PHONY: help build bench test quick mutants cubins gpu-check clean toolchain
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
+	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 20 minutes)"
 	@echo "make build   set up .venv and build the extensions"
+	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
+	@echo "make gpu-check   on a machine with an NVIDIA GPU: build for it, test, race (10 minutes; nothing is downloaded)"
 	@echo "make clean   remove what the build and the benchmarks left; .venv stays"
-	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' PYTHON=python3.12 VENV=.venv"
+	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' GPU_ARGS='--quick' PYTHON=python3.12 VENV=.venv"
 
 toolchain:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -55,6 +59,16 @@ test: $(BUILT)
 
 quick: $(BUILT)
 	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+mutants: $(BUILT)
+	PYTHONPATH=tests $(PY) -m mutants
+
+cubins: $(DEPENDENCIES)
+	PYTHONPATH=tests $(PY) -m resources
+
+# No .venv is made: such a machine has its own torch and may have no network.
+gpu-check:
+	@PYTHONPATH=benchmarks $(if $(wildcard $(PY)),$(PY),$(PYTHON)) -m gpu_check $(GPU_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .benchmarks

@@ -76,7 +76,7 @@ def _affine(draw, channels, acc, integer):
     return torch.stack((draw(channels), invstd * draw(channels), draw(channels), invstd)).to(acc)
 
 
-def _away_from_kink(x, affine):
+def away_from_kink(x, affine):
     """x moved until no ReLU argument is within rounding of 0, so that every backend masks alike."""
     mean, scale, shift, _ = (row.double().view(1, -1, 1, 1) for row in affine)
     for _ in range(100):
@@ -108,7 +108,7 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
     def settled(affine, *size):
         # Integers have exact ReLU arguments: there, zeros and ties belong to the test.
         x = tensor(*size)
-        return x if integer else _away_from_kink(x, affine).contiguous(memory_format=memory_format)
+        return x if integer else away_from_kink(x, affine).contiguous(memory_format=memory_format)
 
     affine_x, affine, affine2 = (_affine(draw, channels, acc, integer) for channels in (p.C, p.K, p.K))
     pooled = ((p.H + 1) // 2, (p.W + 1) // 2)

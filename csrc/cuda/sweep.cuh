@@ -28,8 +28,9 @@ struct Place {
 // loads before the first use: the more, the more memory is on its way, and the more registers are taken.
 template <int N, bool kChannelsLast, typename Body>
 __device__ void sweep(const Sweep& s, const Place& at, Body& body) {
-  auto run = [&](int64_t offset, int64_t stride, int64_t count) {
-    int64_t i = 0;
+  // An int: with the plan's kMostRows and kSegmentVectors it is small, and registers are few.
+  auto run = [&](int64_t offset, int64_t stride, int count) {
+    int i = 0;
     for (; i + Body::kLoads <= count; i += Body::kLoads, offset += Body::kLoads * stride) {
       decltype(body.load(offset)) loaded[Body::kLoads];
 #pragma unroll

@@ -24,11 +24,15 @@ from .job import Job
 TURN_SECONDS = 0.25  # at least, of steps in one turn
 
 
-def describe(error: BaseException) -> str:
-    """One line for an exception, without the directories that its message may quote."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def without_folders(text: str) -> str:
+    """The text without the directories that it may quote."""
     return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text)
+
+
+def describe(error: BaseException) -> str:
+    """One line for an exception."""
+    lines = str(error).strip().splitlines()
+    return without_folders(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
 
 class Runner:

@@ -84,11 +84,11 @@ def _draw(problem, training, margin, scale=1.0, prepare=lambda module: None, dty
 def _run(module, x, backend, autocast=None):
     leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     with resnet_fused.backend(backend), resnet_fused.modules.record() as records:
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
             out = module(leaf)
     assert all(r.backend == (None if backend == "eager" else backend) for r in records)
     cotangent = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).mul(7).cos().view(out.shape)
-    out.backward(cotangent.to(out.dtype))
+    out.backward(cotangent.to(out.device, out.dtype))
     results = {"out": out, "dx": leaf.grad}
     results |= {f"d {name}": p.grad for name, p in module.named_parameters()}
     results |= {name: b for name, b in module.named_buffers() if b.is_floating_point()}

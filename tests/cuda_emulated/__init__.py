@@ -10,7 +10,6 @@ import pytest
 import torch
 from emulator import build
 from emulator.library import Emulated
-from torch.utils import cpp_extension
 
 from resnet_fused import backends
 
@@ -18,22 +17,28 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 KERNELS = sorted(path for path in (CSRC / "cuda").glob("*.cu") if path.name != "build_facts.cu")
-HOST = [HERE / "operators.cpp", CSRC / "torch" / "schemas.cpp", CSRC / "torch" / "cuda_conv.cpp", CSRC / "cuda" / "conv_unsupported.cpp"]
+HOST = [HERE / "operators.cpp", *(CSRC / name for name in ("torch/schemas.cpp", "torch/cuda_conv.cpp", "cuda/conv_unsupported.cpp"))]
 NVCC_FLAGS = ["-O3", "-fmad=false", "-lineinfo"]
+
+
+def build_library(sources=KERNELS, name="operators", guarded=False, edit_ptx=None) -> Path:
+    """The operators' library, of KERNELS or of copies with ../common beside them.
+
+    `guarded`: with redzones around all tensors of the process that loads it, workspaces included.
+    """
+    includes, link_flags = build.torch_flags()
+    host = HOST + [build.TORCH_ALLOCATOR] * guarded
+    return build.library(
+        name, sources, host, nvcc_flags=NVCC_FLAGS,
+        cxx_flags=["-std=c++20", "-O1", *includes, "-isystem", str(build.cuda_include())],
+        link_flags=link_flags, edit_ptx=edit_ptx,
+    )  # fmt: skip
 
 
 @functools.cache
 def load() -> Emulated:
     """Builds and loads the library, which registers torch.ops.resnet_fused_emulated."""
-    torch_includes = [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)]
-    torch_libraries = Path(torch.__file__).parent / "lib"
-    path = build.library(
-        "operators", KERNELS, HOST,
-        nvcc_flags=NVCC_FLAGS,
-        cxx_flags=["-std=c++20", "-O1", *torch_includes, "-isystem", str(build.cuda_include())],
-        link_flags=[f"-L{torch_libraries}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{torch_libraries}"],
-    )  # fmt: skip
-    return Emulated(path)
+    return Emulated(build_library())
 
 
 class _Operators:

@@ -1,25 +1,21 @@
 """Builds a library of .cu files that runs on the CPU. What has not changed is not built again."""
 
-import contextlib
-import fcntl
 import functools
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from build_cache import COMPILERS_AT_A_TIME, ROOT, alone, digest, made, run
 
 from .translate import translate
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 RUNTIME = HERE / "runtime"
 TORCH_ALLOCATOR = RUNTIME / "torch_allocator.cpp"  # for cxx_sources: redzones around torch's tensors
 BUILD = ROOT / "build" / "emulator"
-COMPILERS_AT_A_TIME = 2
 
 CXX = (os.environ.get("CXX") or shutil.which("g++") or "").split()
 # -ffp-contract=off: the kernels' multiplications and additions are rounded each, unless the PTX says fma.
@@ -32,8 +28,6 @@ RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cuda
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
 SANITIZERS = {None: [], "address": ["-fsanitize=address"], "thread": ["-fsanitize=thread"]}
-
-_compilers = threading.Semaphore(COMPILERS_AT_A_TIME)
 
 
 def why_not() -> str | None:
@@ -71,30 +65,32 @@ def cuda_include() -> Path:
     return Path(top).resolve() / "include"
 
 
-def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=()) -> Path:
+def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cxx_flags=(), link_flags=(),
+            edit_ptx=None) -> Path:  # fmt: skip
     """A shared library of the sources, the translated kernels and the emulator's runtime.
 
     `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process
     must have loaded the sanitizer's own library first (LD_PRELOAD=sanitizer_runtime(sanitize)).
+    `edit_ptx(name of a .cu file, its PTX)` returns what is translated in its place.
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
     runtime_flags = [*CXX_FLAGS, *RUNTIME_FLAGS, *macros, "-isystem", str(cuda_include())]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
-        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, [*_fast_fma(), *sanitizer, *macros])
-                   for source in cuda_sources]  # fmt: skip
+        flags = [*_fast_fma(), *sanitizer, *macros]
+        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, flags, edit_ptx) for source in cuda_sources]
         host = [pool.submit(_object, Path(source), [*CXX_FLAGS, *cxx_flags]) for source in cxx_sources]
         runtime = [pool.submit(_runtime_object, file, runtime_flags, sanitizer) for file in RUNTIME_FILES]
         objects = [path for future in kernels for path in future.result()]
         objects += [future.result() for future in [*host, *runtime]]
     exports = RUNTIME / "exports.map"
     link = ["-shared", *sanitizer, f"-Wl,--version-script={exports},-Bsymbolic,-z,noexecstack", *link_flags]
-    key = _digest(CXX, link, exports.read_text(), *[_digest(path.read_bytes()) for path in objects])
+    key = digest(CXX, link, exports.read_text(), *[digest(path.read_bytes()) for path in objects])
     target = BUILD / f"{name}-{key}.so"
-    with _alone(target):
+    with alone(target):
         if not target.exists():
             partial = target.with_suffix(".partial")
-            _run([*CXX, *objects, *link, "-o", partial])
+            run([*CXX, *objects, *link, "-o", partial])
             _check_runtime(partial)
             os.replace(partial, target)
     return target
@@ -122,89 +118,39 @@ def _runtime_object(name: str, flags, sanitizer) -> Path:
     return _object(RUNTIME / f"{name}.cpp", [*flags, *special.get(name, [])])
 
 
-def _digest(*parts) -> str:
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(part if isinstance(part, bytes) else f"{part}\0".encode())
-    return hashed.hexdigest()[:20]
-
-
-def _run(command) -> None:
-    command = list(map(str, command))
-    with _compilers:
-        run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{run.stdout[-4000:]}{run.stderr[-8000:]}")
-
-
-@contextlib.contextmanager
-def _alone(path: Path):
-    """Other threads and processes that want to make `path` wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".lock-{path.name}"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _state_of(files) -> str:
-    """System headers belong to the compiler: their times will do."""
-    parts = []
-    for path in sorted(set(files)):
-        if not path.exists():
-            return f"missing {path}"
-        ours = path.resolve().is_relative_to(ROOT)
-        parts.append(f"{path} {_digest(path.read_bytes()) if ours else path.stat().st_mtime_ns}")
-    return _digest(*parts)
-
-
-def _made(folder: Path, key: str, make) -> Path:
-    """`folder` after make(folder) has run; it need not run again until the key or a file in folder/depfile changes."""
-    stamp, depfile = folder / "stamp", folder / "depfile"
-
-    def state():
-        words = depfile.read_text().replace("\\\n", " ").partition(": ")[2].split() if depfile.exists() else []
-        return key + _state_of([Path(word) for word in words])
-
-    with _alone(folder):
-        if not stamp.exists() or stamp.read_text() != state():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            make(folder)
-            stamp.write_text(state())
-    return folder
-
-
 def _object(source: Path, flags) -> Path:
-    key = _digest(CXX, flags, source)
+    key = digest(CXX, flags, source)
 
     def make(folder):
         dependencies = ["-MD", "-MF", folder / "depfile"]
-        _run([*CXX, *flags, "-c", source, *dependencies, "-o", folder / "object.o"])
+        run([*CXX, *flags, "-c", source, *dependencies, "-o", folder / "object.o"])
 
-    return _made(BUILD / "objects" / f"{source.stem}-{key}", key, make) / "object.o"
+    return made(BUILD / "objects" / f"{source.stem}-{key}", key, make) / "object.o"
 
 
-def _cuda_objects(source: Path, nvcc_flags, flags) -> list[Path]:
+def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
     """The host's object file and those of the translated kernels, both from one run of nvcc."""
     command = ["nvcc", *NVCC_FLAGS, *nvcc_flags]
-    key = _digest(command, source)
+    key = digest(command, source)
 
     def compile_cuda(folder):
         outputs = ["-MD", "-MF", folder / "depfile", "--keep", "--keep-dir", folder, "-o", folder / "object.o"]
-        _run([*command, "-c", source, *outputs])
+        run([*command, "-c", source, *outputs])
         for path in folder.iterdir():
             if path.name not in ("depfile", "object.o", f"{source.stem}.ptx"):
                 path.unlink()
 
-    compiled = _made(BUILD / "cuda" / f"{source.stem}-{key}", key, compile_cuda)
+    compiled = made(BUILD / "cuda" / f"{source.stem}-{key}", key, compile_cuda)
     ptx = (compiled / f"{source.stem}.ptx").read_text()
-    key = _digest(ptx, *[path.read_bytes() for path in sorted(HERE.rglob("*.py"))])
+    if edit_ptx:
+        ptx = edit_ptx(source.name, ptx)
+    key = digest(ptx, *[path.read_bytes() for path in sorted(HERE.rglob("*.py"))])
 
     def write_translation(folder):
         for number, text in enumerate(translate(ptx, source.name)):
             (folder / f"{source.stem}_{number}.cpp").write_text(text)
 
-    translated = _made(BUILD / "translated" / compiled.name, key, write_translation)
+    translated = made(BUILD / "translated" / compiled.name, key, write_translation)
     flags = [*CXX_FLAGS, *TRANSLATED_FLAGS, *flags, "-I", str(RUNTIME)]
     with ThreadPoolExecutor() as pool:
         objects = list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))

@@ -1,0 +1,6 @@
+"""benchmarks/gpu_check is tested from here."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))

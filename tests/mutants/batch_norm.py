@@ -1,0 +1,110 @@
+"""Bugs in the kernels of batch norm and the additions around it."""
+
+from .mutant import Mutant
+
+BOTH = ("bn_statistics", "bn_backward")
+
+STATISTICS_FILE = "bn_statistics.cuh"
+STATISTICS = [
+    Mutant("statistics-no-pivot", STATISTICS_FILE, "pivot.value[i] = mean - mean == A(0) ? mean : A(0);",
+           "pivot.value[i] = A(0);", "E[x²] − E[x]²: cancels where the mean is large"),
+    Mutant("statistics-pivot-of-thread", STATISTICS_FILE, "int64_t row = at.chunk * s.chunk_rows, segment",
+           "int64_t row = at.row, segment", "pivot from the wrong row: each thread has its own"),
+    Mutant("statistics-partial-stride", STATISTICS_FILE,
+           "double* partial = p.partial + 2 * at.chunk * s.channels + channel;",
+           "double* partial = p.partial + at.chunk * s.channels + channel;", "wrong stride between partials"),
+    Mutant("statistics-channels-unmasked", STATISTICS_FILE, "    if (channel < s.channels) {\n", "    if (true) {\n",
+           "unmasked tail channels in the partials"),
+    Mutant("merge-last-count", STATISTICS_FILE, "elements_before(s, min((chunk + 1) * s.chunk_rows, s.rows))",
+           "elements_before(s, (chunk + 1) * s.chunk_rows)", "Chan's merge with a wrong count of the last chunk"),
+    Mutant("merge-between-chunks", STATISTICS_FILE, "m2 += partial[s.channels] + count(i) * delta * delta;",
+           "m2 += partial[s.channels];", "Chan's merge without n_i (mean_i − mean)²"),
+    Mutant("merge-barrier-first", STATISTICS_FILE, """\
+  __syncthreads();
+  memory[slice][channel] = value;
+""", """\
+  memory[slice][channel] = value;
+""", "missing __syncthreads before shared memory is used again", ("bn_statistics",)),
+    Mutant("merge-barrier-second", STATISTICS_FILE, """\
+  memory[slice][channel] = value;
+  __syncthreads();
+""", """\
+  memory[slice][channel] = value;
+""", "missing __syncthreads between the slices' sums and their reading", ("bn_statistics",)),
+    Mutant("merge-sums-barrier-first", STATISTICS_FILE, """\
+  __syncthreads();
+  memory[slice][channel] = value;
+""", """\
+  memory[slice][channel] = value;
+""", "missing __syncthreads before shared memory is used again", ("bn_backward",)),
+    Mutant("merge-sums-barrier-second", STATISTICS_FILE, """\
+  memory[slice][channel] = value;
+  __syncthreads();
+""", """\
+  memory[slice][channel] = value;
+""", "missing __syncthreads between the slices' sums and their reading", ("bn_backward",)),
+    Mutant("merge-blocks-floor", "bn_statistics.cu", "ceil_div(p.shape.channels, kMergeChannels)",
+           "p.shape.channels / kMergeChannels", "the last channels are not merged"),
+    Mutant("finalize-scale", STATISTICS_FILE, "static_cast<const A*>(p.weight)[c] * invstd : invstd",
+           "static_cast<const A*>(p.weight)[c] : invstd", "the scale is the weight"),
+]  # fmt: skip
+
+APPLY_FILE = "bn_apply.cuh"
+APPLY = [
+    Mutant("apply-relu-first", APPLY_FILE, """\
+      if (residual) {
+        A r = to_acc(loaded.residual[i]);
+        value += affine_residual ? residual_affine(r, i) : r;
+      }
+      values[i] = relu ? zero_up_to_zero(value, value) : value;
+""", """\
+      value = relu ? zero_up_to_zero(value, value) : value;
+      if (residual) {
+        A r = to_acc(loaded.residual[i]);
+        value += affine_residual ? residual_affine(r, i) : r;
+      }
+      values[i] = value;
+""", "ReLU before the residual"),
+    Mutant("apply-residual-affine-ignored", APPLY_FILE, "value += affine_residual ? residual_affine(r, i) : r;",
+           "value += r;", "the residual's affine is ignored"),
+    Mutant("add-base-ignored", APPLY_FILE, "values[i] = base ? to_acc(loaded.base[i]) + g : g;", "values[i] = g;",
+           "what is added to is ignored"),
+    Mutant("add-out-alignment", "bn_apply.cu", "{p.base, p.grad, p.out, p.y}", "{p.base, p.grad, p.y}",
+           "vectors although the mask is misaligned"),
+]  # fmt: skip
+
+BACKWARD_FILE = "bn_backward.cuh"
+BACKWARD = [
+    Mutant("reduce-mask-of-out-ignored", BACKWARD_FILE, """\
+        g = zero_up_to_zero(to_acc(loaded.out[i]), g);
+      }
+      if (x) {
+""", """\
+      }
+      if (x) {
+""", "ReLU's mask from its output is ignored"),
+    Mutant("reduce-rows-of-partial", BACKWARD_FILE, "int rows = p.x2 ? 3 : p.x ? 2 : 1;", "int rows = p.x ? 2 : 1;",
+           "x2's row is missing: wrong stride between partials"),
+    Mutant("reduce-wrong-sum", BACKWARD_FILE, "reduce_block<N, kChannelsLast>(s, body.product2, memory, put);",
+           "reduce_block<N, kChannelsLast>(s, body.product, memory, put);", "x's sum in x2's row"),
+    Mutant("reduce-row-not-advanced", BACKWARD_FILE, """\
+    partial += s.channels;
+    reduce_block<N, kChannelsLast>(s, body.product2""", """\
+    reduce_block<N, kChannelsLast>(s, body.product2""", "x2's sum in x's row"),
+    Mutant("reduce-channels-inclusive", BACKWARD_FILE, "    if (first + i < s.channels) {\n",
+           "    if (first + i <= s.channels) {\n", "`<=` for `<`: a channel too many in the partials"),
+    Mutant("reduce-workspace", "bn_backward.cu", "plan_sweep(p.shape, access_of(dtype, p)).chunks * rows_of(p)",
+           "(plan_sweep(p.shape, access_of(dtype, p)).chunks * rows_of(p) - 1)", "workspace a row too small"),
+    Mutant("reduce-x2-alignment", "bn_backward.cu", "{p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand}",
+           "{p.grad, p.out, p.x, p.affine, p.affine2, p.operand}", "vectors although x2 is misaligned"),
+    Mutant("draw-slope", BACKWARD_FILE, "      slope.value[i] *= invstd.value[i];\n", "",
+           "means not multiplied by invstd"),
+    Mutant("draw-sign", BACKWARD_FILE, "multiply_add(-slope[i],", "multiply_add(slope[i],",
+           "sign of the second mean's term"),
+    Mutant("draw-means-row", BACKWARD_FILE, "slope(static_cast<const A*>(means) + s.channels, s, at)",
+           "slope(static_cast<const A*>(means), s, at)", "the first row of means for the second"),
+    Mutant("draw-means-alignment", "bn_backward.cu", "{p.grad, p.out, p.x, p.affine, p.means, p.draw}",
+           "{p.grad, p.out, p.x, p.affine, p.draw}", "vectors although the means are misaligned"),
+]  # fmt: skip
+
+MUTANTS = [*STATISTICS, *APPLY, *BACKWARD]

@@ -1,0 +1,250 @@
+"""Runs the battery on every mutant: `python -m mutants`. What was found before, with the same sources, is kept."""
+
+import argparse
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import multiprocessing
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cuda_emulated
+import torch
+from cuda_emulated import ROOT
+from emulator import build
+
+from .battery import first_failure
+from .mutant import KERNELS, SOURCES, Mutant, Stale
+from .table import MUTANTS
+
+HERE = Path(__file__).resolve().parent
+WORK = ROOT / "build" / "mutants"
+RESULTS = WORK / "results.jsonl"
+SCORE = HERE / "score.json"
+# The battery takes a few seconds; one that takes so long waits for something that never happens.
+LIMIT_S = 300
+SURVIVED = "nothing"
+
+
+def copy_sources(folder: Path, dtypes, mutant=None) -> Path:
+    """csrc/cuda for these dtypes alone, with the mutant's edit, in `folder`."""
+    for name in ("common", "cuda"):
+        shutil.copytree(SOURCES.parent / name, folder / name, dirs_exist_ok=True)
+    if isinstance(mutant, Mutant):
+        path = folder / "cuda" / mutant.file
+        path.write_text(mutant.edit_source(path.read_text()))
+    launch = folder / "cuda" / "launch.cuh"
+    launch.write_text(_with_dtypes(launch.read_text(), dtypes))
+    return folder / "cuda"
+
+
+def _with_dtypes(launch: str, dtypes) -> str:
+    kept = {f"k{name.replace('float', 'Float').replace('b', 'B')}" for name in dtypes}
+    cases = list(re.finditer(r"    case DType::(\w+):\n      return f\(.*\);\n", launch))
+    if len(cases) != 4:
+        raise Stale("launch.cuh: with_type is not where its cases were")
+    for case in reversed(cases):
+        if case[1] not in kept:
+            launch = launch[: case.start()] + launch[case.end() :]
+    last = max(launch.index(case[0]) + len(case[0]) for case in cases if case[1] in kept)
+    return launch[:last] + '    default:\n      throw std::runtime_error("not compiled");\n' + launch[last:]
+
+
+def build_mutant(mutant, slot: str) -> Path:
+    """The operators' library with the mutant. Slots are built in at the same time, one mutant after another in each."""
+    base = WORK / "-".join(("base", *mutant.dtypes)) / "cuda"
+    own = WORK / "-".join((slot, *mutant.dtypes))
+    edit = None
+    if isinstance(mutant, Mutant) and not mutant.of_device_alone:
+        own = copy_sources(WORK / slot, mutant.dtypes, mutant)
+    elif isinstance(mutant, Mutant):
+        # The launchers are compiled once; of the mutant, the PTX alone.
+        mutated, own = copy_sources(WORK / slot, mutant.dtypes, mutant), copy_sources(own, mutant.dtypes)
+        edit = functools.partial(_ptx_of_mutant, mutant, mutated)
+    else:
+        own, edit = copy_sources(own, mutant.dtypes), mutant.edit_ptx
+    sources = [(own if kernels in mutant.compiled() else base) / f"{kernels}.cu" for kernels in KERNELS]
+    return cuda_emulated.build_library(sources, f"mutant_{slot}", guarded=True, edit_ptx=edit)
+
+
+def _ptx_of_mutant(mutant: Mutant, mutated: Path, source: str, ptx: str) -> str:
+    if Path(source).stem not in mutant.compiled():
+        return ptx
+    path = mutated / "mutated.ptx"
+    build._run(["nvcc", *build.NVCC_FLAGS, *cuda_emulated.NVCC_FLAGS, "-ptx", mutated / source, "-o", path])
+    if _instructions(path.read_text()) == _instructions(ptx):
+        raise Stale(f"{mutant.name}: no kernel differs; for a bug of the launchers' set host")
+    return path.read_text()
+
+
+def _instructions(ptx: str) -> str:
+    return re.sub(r"\.(loc|file)\b.*", "", ptx)
+
+
+def build_base(dtypes) -> Path:
+    """The operators' library without a bug."""
+    base = copy_sources(WORK / "-".join(("base", *dtypes)), dtypes)
+    return cuda_emulated.build_library([base / f"{kernels}.cu" for kernels in KERNELS], "mutant_base", guarded=True)
+
+
+def _check(path: Path, dtypes, found) -> None:
+    torch.set_num_threads(1)
+    emulated = cuda_emulated.Emulated(path)
+    failure = first_failure(emulated, dtypes)
+    error = emulated.last_error()
+    found.send(f"{failure}: {error}" if failure and error else failure)
+
+
+def check(path: Path, dtypes) -> str | None:
+    """By what the library at `path` is caught, in a process of its own; None if it passes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mutants.battery"])
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_check, args=(path, dtypes, sending), daemon=True)
+    process.start()
+    sending.close()
+    try:
+        if not receiving.poll(LIMIT_S):
+            return f"time-out: {LIMIT_S} s"
+        return receiving.recv()
+    except EOFError:
+        process.join()
+        return f"crash: exit code {process.exitcode}"
+    finally:
+        process.kill()
+        process.join()
+
+
+def caught_by(mutant, slot: str) -> str | None:
+    """Raises Stale, or RuntimeError where the mutant does not compile."""
+    path = build_mutant(mutant, slot)
+    try:
+        return check(path, mutant.dtypes)
+    finally:
+        path.unlink()
+
+
+def _key_of_everything() -> str:
+    """Changes with the kernels, their torch layer, the checks, the emulator and the compiler."""
+    tests = ROOT / "tests"
+    files = [*(ROOT / "csrc").rglob("*"), *(tests / "emulator").rglob("*"), *(tests / "cuda_emulated").rglob("*"),
+             *tests.glob("*.py"), tests / "backends" / "checks.py", HERE / "battery.py",
+             ROOT / "resnet_fused" / "backends" / "reference.py"]  # fmt: skip
+    parts = [file.read_bytes() for file in sorted(files) if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")]
+    return hashlib.sha256(b"\0".join([*parts, nvcc_version().encode()])).hexdigest()
+
+
+def nvcc_version() -> str:
+    answer = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"release [\d.]+, V([\d.]+)", answer)[1]
+
+
+class Results:
+    """A line of JSON for each mutant that was run; resumes where an interrupted run ended."""
+
+    def __init__(self):
+        self.everything = _key_of_everything()
+        self.found = {}
+        if RESULTS.exists():
+            for line in RESULTS.read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # the last line of an interrupted run
+                    result = json.loads(line)
+                    self.found[result["key"]] = result
+
+    def key(self, mutant) -> str:
+        return hashlib.sha256(f"{self.everything} {mutant!r}".encode()).hexdigest()[:20]
+
+    def get(self, mutant) -> dict | None:
+        return self.found.get(self.key(mutant))
+
+    def add(self, mutant, caught: str | None, seconds: float) -> dict:
+        name = getattr(mutant, "name", mutant)
+        result = {"key": self.key(mutant), "name": name, "caught_by": caught, "seconds": round(seconds, 1)}
+        self.found[result["key"]] = result
+        with open(RESULTS, "a") as file:
+            file.write(json.dumps(result) + "\n")
+        return result
+
+
+def run(mutants, jobs: int) -> tuple[list[dict], list[str]]:
+    """Results in the mutants' order, and what is wrong with those that could not be built."""
+    results, wrong = Results(), []
+    slots = queue.Queue()
+    for i in range(jobs):
+        slots.put(f"slot{i}")
+
+    def one(mutant):
+        slot, begin = slots.get(), time.monotonic()
+        try:
+            return results.add(mutant, caught_by(mutant, slot), time.monotonic() - begin)
+        finally:
+            slots.put(slot)
+
+    todo = [mutant for mutant in mutants if results.get(mutant) is None]
+    todo.sort(key=results.key)  # as good as random: the first ones are a sample of all
+    print(f"{len(mutants)} mutants, {len(mutants) - len(todo)} known from before", flush=True)
+    number = 0
+    for dtypes in sorted({mutant.dtypes for mutant in todo}, key=lambda dtypes: (len(dtypes), dtypes[0] != "float32")):
+        print(f"the kernels without a bug: {', '.join(dtypes)}", flush=True)
+        begin, path = time.monotonic(), build_base(dtypes)
+        base = results.get(dtypes) or results.add(dtypes, check(path, dtypes), time.monotonic() - begin)
+        if base["caught_by"]:
+            return [], [f"the kernels without a bug fail: {base['caught_by']}"]
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = {pool.submit(one, mutant): mutant for mutant in todo if mutant.dtypes == dtypes}
+            for future in as_completed(futures):
+                mutant, number = futures[future], number + 1
+                try:
+                    result = future.result()
+                    line = f"{result['caught_by'] or 'SURVIVED'} ({result['seconds']} s)"
+                except (Stale, RuntimeError) as error:
+                    wrong.append(f"{mutant.name}: {error}")
+                    line = "could not be built"
+                print(f"[{number}/{len(todo)}] {mutant.name}: {line}", flush=True)
+    return [result for mutant in mutants if (result := results.get(mutant))], wrong
+
+
+def report(mutants, results) -> dict:
+    """Prints the table; returns what score.json holds."""
+    caught = {result["name"]: result["caught_by"] for result in results}
+    width = max(len(mutant.name) for mutant in mutants)
+    for mutant in mutants:
+        print(f"{mutant.name:{width}}  {caught.get(mutant.name) or SURVIVED:.100}")
+    count = sum(bool(caught.get(mutant.name)) for mutant in mutants)
+    print(f"{count} of {len(mutants)} mutants are caught: {100 * count / len(mutants):.1f} %")
+    return {
+        "caught": count,
+        "mutants": len(mutants),
+        "nvcc": nvcc_version(),
+        "date": datetime.date.today().isoformat(),
+        "results": [{"name": mutant.name, "symptom": mutant.symptom, "caught_by": caught.get(mutant.name) or SURVIVED}
+                    for mutant in mutants],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
+    parser.add_argument("--only", metavar="REGEX", help="mutants whose names match; score.json is left as it is")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    options = parser.parse_args()
+    if build.why_not():
+        sys.exit(f"the emulator cannot be built: {build.why_not()}")
+    mutants = [mutant for mutant in MUTANTS if re.search(options.only or "", mutant.name)]
+    WORK.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    results, wrong = run(mutants, options.jobs)
+    print(*wrong, sep="\n")
+    if len(results) == len(mutants):
+        score = report(mutants, results)
+        if not options.only:
+            SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
+    print(f"{time.monotonic() - begin:.0f} s")
+    return 0 if len(results) == len(mutants) and all(result["caught_by"] for result in results) else 1
