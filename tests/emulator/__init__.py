@@ -13,12 +13,13 @@ for every access that is out of bounds or misaligned. `library.Emulated` is what
     runtime/        fibers, scheduler, warp collectives, memory checks, counters, the CUDA runtime's functions
 
 A message names the kernel, the block, the thread, the line of the .cu file and the instruction. The schedules: "random"
-runs lanes, warps and blocks in a random order, and lets asynchronous copies land at any time; "latest" lets them land
-as late as their wait allows, and a warp run ahead of the others. Until a copy has landed its destination is poisoned, as
-shared memory is at first. A kernel is right if its numbers are right in both, for several seeds.
+runs lanes, warps and blocks in a random order, interrupts them between accesses, and lets asynchronous copies land at
+any time; "latest" lets them land as late as their wait allows, and a warp run ahead of the others. Until a copy has
+landed its destination is poisoned, as shared memory is at first. A kernel is right if its numbers are right in both,
+for several seeds. Accesses out of bounds are found next to memory that is guarded: Emulated.guard, or TORCH_ALLOCATOR.
 
-What is not modelled: time; caches and the order in which other blocks see memory; blocks that wait for each other;
-barriers that only lanes of a warp that never end together would miss (a lane that has ended is not waited for); the
-payload of a NaN that f32 and f64 arithmetic makes. Approximations (ex2.approx and others) are computed exactly. The
-tensor core's sums are taken in double and rounded once, to nearest. Functions that are not inlined are refused.
+What is not modelled: time; caches and the order in which other blocks see memory; blocks that wait for each other; a
+barrier that some lanes miss because they have ended (they are not waited for); the payload of a NaN that f32 and f64
+arithmetic makes. Approximations (ex2.approx and others) are computed exactly. The tensor core's sums are taken in
+double and rounded once, to nearest. Functions that are not inlined are refused.
 """

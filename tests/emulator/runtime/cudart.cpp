@@ -60,7 +60,7 @@ std::string why_refused(const Entry& entry, const Kernel& kernel, dim3 grid, dim
            ", but at least 1 and at most 2147483647 x 65535 x 65535 are possible";
   }
   if (threads == 0 || threads > kThreadsPerBlock || block.z > 64) {
-    return "a block has " + std::to_string(threads) + " threads, but at least 1 and at most 1024 (64 along z) are possible";
+    return "a block has " + std::to_string(threads) + " threads, but at least 1 and at most 1024 (64 along z) may be";
   }
   if (entry.max_threads && threads > entry.max_threads) {
     return "a block has " + std::to_string(threads) + " threads, but __launch_bounds__ is " +

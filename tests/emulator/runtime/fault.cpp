@@ -27,7 +27,8 @@ std::string hex(u64 number) {
 [[noreturn]] void end_launch() {
   const LaneState& lane = current_lane();
   const auto number = [](u32 n) { return std::to_string(n); };
-  std::string message = "thread (" + number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]) + "): ";
+  const std::string thread = number(lane.tid[0]) + "," + number(lane.tid[1]) + "," + number(lane.tid[2]);
+  std::string message = "thread (" + thread + "): ";
   if (fault.address - reinterpret_cast<u64>(lane.fiber.stack) < lane.fiber.stack_bytes) {
     abandon(message + "a lane's stack is too small");
   }

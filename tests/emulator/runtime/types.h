@@ -22,7 +22,7 @@ inline To bit_cast(From from) {
   return to;
 }
 
-// Whatever type the bytes have been written as. p must be aligned. Always inlined: only kernels' are seen by sanitizers.
+// Whatever type the bytes have been written as. p must be aligned. Always inlined: sanitizers see kernels' only.
 template <typename T>
 [[gnu::always_inline]] inline T peek(const u8* p) {
   typedef T __attribute__((may_alias)) Aliased;
