@@ -1,6 +1,7 @@
 """The CUDA kernels and their torch layer on a machine without a GPU: backend "cuda_emulated" for CPU tensors.
 
-The launchers and the operators are the files that a GPU runs; the kernels are nvcc's PTX of them, run by tests/emulator.
+The launchers and the operators are the files that a GPU runs; the kernels are nvcc's PTX of them, run by
+tests/emulator.
 """
 
 import functools
@@ -17,7 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 KERNELS = sorted(path for path in (CSRC / "cuda").glob("*.cu") if path.name != "build_facts.cu")
-HOST = [HERE / "operators.cpp", *(CSRC / name for name in ("torch/schemas.cpp", "torch/cuda_conv.cpp", "cuda/conv_unsupported.cpp"))]
+HOST = [
+    HERE / "operators.cpp",
+    CSRC / "torch" / "schemas.cpp",
+    CSRC / "torch" / "cuda_conv.cpp",
+    CSRC / "cuda" / "conv_unsupported.cpp",
+]
 NVCC_FLAGS = ["-O3", "-fmad=false", "-lineinfo"]
 
 
