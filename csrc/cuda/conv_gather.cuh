@@ -111,7 +111,7 @@ struct PixelGather {
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
       int64_t offset = image_offset + (pixel_offset[i] + tap.offset);
-      piece[e] = meets(tap, i) ? source.element(offset, group_channel + tap.c) : T(0.0f);
+      piece[e] = meets(tap, i) ? source.element(offset, group_channel + tap.c) : from_acc<T>(0.0f);
       tap.advance(steps, 1);
     }
   }

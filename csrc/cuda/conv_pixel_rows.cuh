@@ -123,7 +123,7 @@ struct PixelRows {
     for (int e = 0; e < kPiece<T>; ++e) {
       locate(own_column + e);
       bool there = own_column + e < columns && meets();
-      piece[e] = there ? source.element(element_offset(), channel) : T(0.0f);
+      piece[e] = there ? source.element(element_offset(), channel) : from_acc<T>(0.0f);
     }
   }
 };
