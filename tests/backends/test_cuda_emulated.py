@@ -7,6 +7,8 @@ from checks import check_integers, check_memory_format, check_oracle, check_what
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS, ConvProblem
 
+from resnet_fused import ops
+
 pytestmark = cuda_emulated.needs_emulator
 
 KERNELS = [mode for mode in MODES if not mode.startswith(("fprop", "dgrad", "wgrad", "backward", "chain"))]
@@ -78,3 +80,37 @@ def test_what_is_written(schedule, layout, mode, emulated, kernels, poison):
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     check_what_is_written(case, kernels)
     check_memory_format(case, kernels)
+
+
+def _kernels_of(emulated, case, kernels):
+    with emulated.counting() as read:
+        results = case.run(kernels)
+        return results, {counts["name"] for counts in read().values()}
+
+
+@pytest.mark.parametrize("mode", ["fprop_residual_affine", "fprop_prologue", "backward_everything"])
+def test_library_composite(mode, emulated, kernels):
+    """The other way to run a convolution, with the same prologues and epilogues around it."""
+    case = make_case(mode, PROBLEMS[1], torch.float32, torch.channels_last)
+    emulated.functions.set_fused_convolutions(0)
+    try:
+        check_oracle(case, kernels)
+        assert not any("conv_" in name for name in _kernels_of(emulated, case, kernels)[1])
+    finally:
+        emulated.functions.set_fused_convolutions(1)
+    assert any("conv_" in name for name in _kernels_of(emulated, case, kernels)[1])
+
+
+def test_tf32_where_pytorch_allows_it(emulated, kernels):
+    problem = next(p for p in CONVS if p.id == "3x3")
+    case = make_case("fprop", problem, torch.float32, torch.channels_last)
+    emulated.functions.set_tf32(1)
+    try:
+        (y, _), names = _kernels_of(emulated, case, kernels)
+    finally:
+        emulated.functions.set_tf32(0)
+    assert any("MathTf32" in name for name in names)
+    truth = case.double().run(ops.get("reference"))[0]
+    # Operands keep 11 bits: products are off by 2 * 2^-11, a sum of 144 of them, each of size 1, by 12 times that.
+    assert (y - truth).abs().max() <= 4 * 12 * 2**-10
+    assert (y - truth).abs().max() > 2**-15  # float32's own error is a hundredth of it
