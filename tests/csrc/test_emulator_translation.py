@@ -87,7 +87,7 @@ def test_nothing_is_built_twice(tmp_path, monkeypatch):
     header.write_text("constexpr int kNumber = 1;\n")
     first = build.library("tiny", [source])
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_run", lambda command: pytest.fail(f"ran {command}"))
+        patch.setattr(build, "run", lambda command: pytest.fail(f"ran {command}"))
         assert build.library("tiny", [source]) == first
     header.write_text("constexpr int kNumber = 22;\n")
     assert build.library("tiny", [source]) != first

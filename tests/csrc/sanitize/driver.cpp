@@ -73,6 +73,7 @@ void parallel_for(int64_t count, void (*body)(void* context, int64_t index), voi
 
 }  // namespace resnet_fused::cpu
 
+using namespace resnet_fused;
 using namespace resnet_fused::cpu;
 
 namespace {
