@@ -2,10 +2,23 @@
 
 import ctypes
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_int64, c_void_p
+from pathlib import Path
 
 import torch
+from emulator import build
+from package_build import nvcc_flags
 
+CUDA = build.ROOT / "csrc" / "cuda"
+KERNELS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_merge")  # .cu files
+HOST = [CUDA / "conv_unsupported.cpp", Path(__file__).parent / "cuda_conv_entry.cpp"]
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+def build_library(sources=None, name="cuda_conv", **options) -> Path:
+    """The launchers for ctypes, of csrc/cuda's KERNELS or of copies."""
+    sources = sources or [CUDA / f"{kernels}.cu" for kernels in KERNELS]
+    cxx_flags = ["-isystem", str(build.cuda_include())]
+    return build.library(name, sources, HOST, nvcc_flags=nvcc_flags(), cxx_flags=cxx_flags, **options)
 
 
 class Shape(Structure):
