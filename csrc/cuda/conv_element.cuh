@@ -81,45 +81,35 @@ __device__ __forceinline__ void write_piece(void* piece, const float (&v)[kPiece
   }
 }
 
-// From and to global memory, by instructions that say so: what a pointer points to is not always found out from afar.
-
+// One element of global memory.
 template <typename T>
 __device__ __forceinline__ T load_element(const T* from) {
   return load<1>(from)[0];
-}
-
-template <typename T>
-__device__ __forceinline__ void store_element(T* to, float v) {
-  const float one[1] = {v};
-  store(to, one);
 }
 
 // `count` elements, zeros after them; with `vector` a whole piece in one access.
 template <typename T>
 __device__ __forceinline__ void load_elements(float (&v)[kPiece<T>], const T* from, int count, bool vector) {
   if (vector) {
-    Packed<T, kPiece<T>> piece = load<kPiece<T>>(from);
-    read_piece<T>(v, &piece.word);
+    read_piece<T>(v, from);
     return;
   }
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
-    v[e] = e < count ? to_acc(load_element(from + e)) : 0.0f;
+    v[e] = e < count ? to_acc(from[e]) : 0.0f;
   }
 }
 
 template <typename T>
 __device__ __forceinline__ void store_elements(T* to, const float (&v)[kPiece<T>], int count, bool vector) {
   if (vector) {
-    Packed<T, kPiece<T>> piece;
-    write_piece<T>(&piece.word, v);
-    store(to, piece);
+    write_piece<T>(to, v);
     return;
   }
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
     if (e < count) {
-      store_element(to + e, v[e]);
+      to[e] = from_acc<T>(v[e]);
     }
   }
 }
@@ -135,18 +125,15 @@ __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* fr
 
 template <int COUNT>
 __device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count, bool vector = false) {
+  __builtin_assume(__isGlobal(to));  // which the compiler does not always find out
   if (vector) {
-#pragma unroll
-    for (int e = 0; e < COUNT; e += 4) {
-      const float four[4] = {v[e], v[e + 1], v[e + 2], v[e + 3]};
-      store(to + e, four);
-    }
+    write_floats(to, v);
     return;
   }
 #pragma unroll
   for (int e = 0; e < COUNT; ++e) {
     if (e < count) {
-      store_element(to + e, v[e]);
+      to[e] = v[e];
     }
   }
 }

@@ -27,6 +27,7 @@ TILES = (
     ConvProblem("pieces", 2, 40, 9, 11, 72, 3, 3, padding=(1, 1)),  # chunks of two taps, tiles of both groups' ends
     ConvProblem("pieces_s2", 2, 24, 9, 10, 40, 3, 3, (2, 2), (1, 1)),
     ConvProblem("pieces_dilated_s2", 1, 16, 13, 12, 24, 3, 3, (2, 3), (2, 1), (2, 3)),
+    ConvProblem("pieces_coprime", 1, 16, 13, 12, 24, 3, 3, (3, 2), (2, 3), (2, 3)),  # the first tap strides away
     ConvProblem("pieces_dilated", 1, 32, 12, 9, 16, 3, 2, (1, 1), (3, 2), (3, 2)),
     ConvProblem("pieces_groups", 2, 48, 7, 8, 96, 3, 3, (1, 1), (1, 1), (1, 1), 3),
     ConvProblem("pieces_wide", 1, 136, 6, 7, 264, 1, 1),

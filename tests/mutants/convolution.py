@@ -22,11 +22,6 @@ GATHER = [
          "a thread's prologue begins with another's channels"),
         ("gather-form-channel-wrap", "while (form_channel >= steps.channels) {", "if (form_channel >= steps.channels) {",
          "the prologue's channels are off where a chunk has several taps"),
-        ("gather-padding-formed", "if (copied.get(i, lag)) {", "if (true) {", "padding before the prologue: z(0), not 0"),
-        ("gather-lag", "bits >> (COUNT * (lag + 1) - 1 - i)", "bits >> (COUNT * lag - 1 - i)",
-         "wrong stage: what was copied one chunk later"),
-        ("gather-copied-order", "bits >> (COUNT * (lag + 1) - 1 - i)", "bits >> (COUNT * lag + i)",
-         "padding of the thread's other pieces"),
         ("gather-offset-truncated", "static_cast<int64_t>(first_image) * window.height * window.width * window.channels;",
          "static_cast<int16_t>(first_image * window.height * window.width * window.channels);",
          "offsets of 16 bits, standing for 32"),
@@ -36,16 +31,29 @@ GATHER = [
         ("gather-dilations", "window.dilation[1] * tap.s", "window.dilation[0] * tap.s",
          "one dilation for both directions"),
     ], target=CONV),
-    *mutants("conv_gather.cuh", DGRAD, [
-        ("gather-tensors", "source.tensor(t) + offset", "source.tensor(0) + offset",
-         "the gradient in place of what masks it"),
-    ], target=CONV),
     *mutants("conv_gather.cuh", FPROP, [
         ("gather-elements-tap", "piece[e] = meets(tap, i) ?", "piece[e] = meets(next, i) ?",
          "halo of a piece's first element for all"),
         ("gather-elements-channel", "source.element(offset, group_channel + tap.c)", "source.element(offset, tap.c)",
          "the prologue of the first group"),
     ], target=CONV_SCALAR),
+]  # fmt: skip
+
+FORMED = "if (copied >> (Own::kCount * (lag + 1) - 1 - i) & 1) {"
+COPIES = [
+    *mutants("conv_copies.cuh", FPROP, [
+        ("copies-padding-formed", FORMED, "if (true) {", "padding before the prologue: z(0), not 0"),
+        ("copies-lag", FORMED, "if (copied >> (Own::kCount * lag - 1 - i) & 1) {",
+         "wrong stage: what was copied one chunk later"),
+        ("copies-order", FORMED, "if (copied >> (Own::kCount * lag + i) & 1) {", "padding of the thread's other pieces"),
+    ], target=CONV),
+    *mutants("conv_copies.cuh", DGRAD, [
+        ("copies-tensors", "source.tensor(t) + offset", "source.tensor(0) + offset",
+         "the gradient in place of what masks it"),
+    ], target=CONV),
+    *mutants("conv_copies.cuh", WGRAD, [
+        ("copies-padding-formed-wgrad", FORMED, "if (true) {", "padding before the prologue: z(0), not 0"),
+    ], target=CONV),
 ]  # fmt: skip
 
 WINDOW = [
@@ -64,7 +72,6 @@ PIXEL_ROWS = [
     *mutants("conv_pixel_rows.cuh", WGRAD, [
         ("rows-carry", "if (at.j >= window.columns) {", "if (at.j > window.columns) {", "off by one: a column too many"),
         ("rows-tail", "return next.m < end && h <", "return h <", "unmasked tail: pixels after the last"),
-        ("rows-padding-formed", "if (copied.get(i, lag)) {", "if (true) {", "padding before the prologue: z(0), not 0"),
         ("rows-group", "channel = group_channel + column - tap * group_channels;",
          "channel = column - tap * group_channels;", "wrong group offset"),
         ("rows-tap", "r = tap / window.taps[1]", "r = tap / window.taps[0]", "rows and columns of the filter mistaken"),
@@ -208,4 +215,4 @@ HEURISTICS = [
     ], target=CONV),
 ]  # fmt: skip
 
-MUTANTS = [*GATHER, *WINDOW, *PIXEL_ROWS, *FILTERS, *PROLOGUE, *PIPELINE, *PRODUCT, *HEURISTICS]
+MUTANTS = [*GATHER, *COPIES, *WINDOW, *PIXEL_ROWS, *FILTERS, *PROLOGUE, *PIPELINE, *PRODUCT, *HEURISTICS]

@@ -25,8 +25,8 @@ EPILOGUE = [
          "the staged tile is larger than its memory"),
     ], target=CONV_LARGE),
     *mutants("conv_element.cuh", FPROP, [
-        ("store-elements-unmasked", "    if (e < count) {\n      store_element(to + e, v[e]);\n    }\n  }\n}\n\n// As load_elements",
-         "    store_element(to + e, v[e]);\n  }\n}\n\n// As load_elements", "unmasked tail: elements after the last"),
+        ("store-elements-unmasked", "    if (e < count) {\n      to[e] = from_acc<T>(v[e]);\n    }\n", "    to[e] = from_acc<T>(v[e]);\n",
+         "unmasked tail: elements after the last"),
     ], target=CONV_SCALAR),
 ]  # fmt: skip
 
@@ -52,6 +52,8 @@ FPROP_RESULTS = [
     *mutants("conv_fprop.cu", FPROP, [
         ("fprop-workspace", "plan_conv_fprop(params).row_tiles * kStatisticsRows * row", "plan_conv_fprop(params).row_tiles * 2 * row",
          "workspace too small"),
+        ("fprop-residual-alignment", "all_aligned(params.y, params.residual)", "all_aligned(params.y)",
+         "vectors although the residual is misaligned"),
         ("fprop-store-pieces", "whole_pieces(shape.K, params.problem) && all_aligned", "all_aligned",
          "pieces of 16 bytes where a row begins within one"),
     ], target=CONV),
@@ -80,6 +82,8 @@ DGRAD_RESULTS = [
     *mutants("conv_dgrad.cu", DGRAD, [
         ("dgrad-tap-step", "shape.stride[i] / std::gcd(shape.stride[i], shape.dilation[i])", "shape.stride[i]",
          "taps that reach a class are passed over where stride and dilation have a divisor"),
+        ("dgrad-add-alignment", "all_aligned(params.dx, params.add, params.add_out, params.input.x)",
+         "all_aligned(params.dx, params.add, params.input.x)", "vectors although the mask is misaligned"),
         ("dgrad-invstd", "params.input.affine + 3 * int64_t{shape.C}", "params.input.affine + 1 * int64_t{shape.C}",
          "the scale for invstd"),
     ], target=CONV),

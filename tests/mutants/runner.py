@@ -121,12 +121,13 @@ def caught_by(mutant, slot: str) -> str | None:
         path.unlink()
 
 
-def _key_of_everything() -> str:
-    """Changes with the kernels, their torch layer, the checks, the emulator and the compiler."""
+@functools.cache
+def _key_of(target) -> str:
+    """Changes with the kernels, with what is between them and the checks, the checks, the emulator and the compiler."""
     tests = ROOT / "tests"
-    files = [*(ROOT / "csrc").rglob("*"), *(tests / "emulator").rglob("*"), *(tests / "cuda_emulated").rglob("*"),
-             *tests.glob("*.py"), tests / "backends" / "checks.py", *(tests / "csrc").glob("cuda_conv*"),
-             *HERE.glob("battery*.py"), HERE / "target.py",
+    kernels = [path for name in ("common", "cuda") for path in (ROOT / "csrc" / name).rglob("*")]
+    own = [HERE / name for name in ("battery.py", "case.py", "target.py")]
+    files = [*kernels, *(tests / "emulator").rglob("*"), *tests.glob("*.py"), *own, *target.checked_by(),
              ROOT / "resnet_fused" / "backends" / "reference.py"]  # fmt: skip
     parts = [file.read_bytes() for file in sorted(files) if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")]
     return hashlib.sha256(b"\0".join([*parts, nvcc_version().encode()])).hexdigest()
@@ -141,7 +142,6 @@ class Results:
     """A line of JSON for each mutant that was run; resumes where an interrupted run ended."""
 
     def __init__(self):
-        self.everything = _key_of_everything()
         self.found = {}
         if RESULTS.exists():
             for line in RESULTS.read_text().splitlines():
@@ -150,7 +150,8 @@ class Results:
                     self.found[result["key"]] = result
 
     def key(self, mutant) -> str:
-        return hashlib.sha256(f"{self.everything} {mutant!r}".encode()).hexdigest()[:20]
+        target = getattr(mutant, "target", mutant)
+        return hashlib.sha256(f"{_key_of(target)} {mutant!r}".encode()).hexdigest()[:20]
 
     def get(self, mutant) -> dict | None:
         return self.found.get(self.key(mutant))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import cuda_emulated
 from csrc import cuda_conv
 
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
 CHOOSE_KERNEL = "auto choose_kernel(const ConvProblem& problem, const TilePlan& plan) {\n"
 
 
@@ -37,6 +39,11 @@ class Operators(NamedTuple):
         """Leaves the other kernels out of a copy of csrc/cuda."""
         _edit(sources / "variant.cuh", self._with_dtypes)
         _edit(sources / "conv_choose.cuh", lambda text: _choosing(text, "  return kernel_of_plan<Pass, MathFfma>(plan);"))
+
+    def checked_by(self) -> list[Path]:
+        """The files between the kernels and what is asserted."""
+        torch_layer = (cuda_emulated.CSRC / "torch").glob("*")
+        return [*torch_layer, *cuda_emulated.HERE.glob("*"), TESTS / "backends" / "checks.py", HERE / "battery_operators.py"]
 
     def build(self, sources, name: str, edit_ptx=None) -> Path:
         return cuda_emulated.build_library(sources, name, guarded=True, edit_ptx=edit_ptx)
@@ -79,6 +86,9 @@ class Convolutions(NamedTuple):
     throw std::runtime_error("not compiled");
   }}
   return Pass::template kernel<Math{self.math}, Tile{self.tile}, {vector}>();"""))
+
+    def checked_by(self) -> list[Path]:
+        return [*(TESTS / "csrc").glob("cuda_conv*"), HERE / "battery_conv.py"]
 
     def build(self, sources, name: str, edit_ptx=None) -> Path:
         return cuda_conv.build_library(sources, name, edit_ptx=edit_ptx)

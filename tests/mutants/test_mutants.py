@@ -7,8 +7,8 @@ import pytest
 from emulator import build
 
 from . import runner
-from .mutant import BFLOAT16, DTYPES, OTHER_DTYPES
 from .table import MUTANTS
+from .target import BFLOAT16, CONV, CONV_FLOAT32, CONV_LARGE, CONV_SCALAR, CONV_TF32, FLOAT32, OTHER_DTYPES
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,12 +16,12 @@ pytestmark = [
 ]
 # One of each kind.
 SAMPLE = ["reduce-barrier-again", "merge-between-chunks", "apply-relu-first", "pool-tie", "reduce-workspace",
-          "reduce-order-of-schedule", "ptx-apply-operands"]  # fmt: skip
+          "reduce-order-of-schedule", "ptx-apply-operands", "gather-halo-row", "mainloop-wait", "ptx-conv-mma-a"]  # fmt: skip
 
 
 def test_the_table():
     names = [mutant.name for mutant in MUTANTS]
-    assert len(names) >= 40 and len(names) == len(set(names))
+    assert len(names) >= 200 and len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -35,13 +35,18 @@ def test_the_score_is_of_this_table():
     assert score["caught"] == score["mutants"] and all(r["caught_by"] != runner.SURVIVED for r in score["results"])
 
 
-@pytest.mark.parametrize("dtypes", [DTYPES, BFLOAT16, OTHER_DTYPES], ids="-".join)
-def test_the_kernels_pass(dtypes):
-    assert runner.check(cuda_emulated.build_library(guarded=True), dtypes) is None
+@pytest.mark.parametrize("target", [FLOAT32, BFLOAT16, OTHER_DTYPES], ids=lambda target: target.name)
+def test_the_kernels_pass(target):
+    assert runner.check(cuda_emulated.build_library(guarded=True), target) is None
+
+
+@pytest.mark.parametrize("target", [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32], ids=lambda target: target.name)
+def test_the_convolutions_pass(target):
+    assert runner.check(runner.build_base(target), target) is None
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_mutant_is_caught(name):
     mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
-    runner.build_base(mutant.dtypes)
+    runner.build_base(mutant.target)
     assert runner.caught_by(mutant, "slot_test")
