@@ -113,9 +113,8 @@ class _Checks:
         """E[x²] − E[x]² would lose the variance, and so do tiles' means that are rounded and left so."""
         def check():
             generator = torch.Generator().manual_seed(0)
-            x = 1e4 + 0.1 * torch.randn(3, 8, 9, 11, generator=generator)
-            weight = torch.eye(8).view(8, 8, 1, 1)
-            arguments = (x.contiguous(memory_format=CHANNELS_LAST), weight, (1, 1), (0, 0), (1, 1), 1, None, False, True)
+            x = (1e4 + 0.1 * torch.randn(3, 8, 9, 11, generator=generator)).contiguous(memory_format=CHANNELS_LAST)
+            arguments = (x, torch.eye(8).view(8, 8, 1, 1), (1, 1), (0, 0), (1, 1), 1, None, False, True)
             _, (mean, m2) = self.convolutions().conv_fprop(*arguments, None, None, None, False)
             truth = x.double().var((0, 2, 3), correction=0) * (3 * 9 * 11)
             # The deviations from a tile's mean are exact; √n·eps of their sum of squares remains, n = 297.
@@ -150,7 +149,7 @@ class _Checks:
         return Case(named("bank_conflicts", mode), check)
 
     def alignment(self, mode, problem, shifted):
-        """One of the inputs is misaligned: the kernel is another one, which is not compiled, or the results are right."""
+        """One of the inputs is misaligned: the kernel is another one, and not compiled, or the results are right."""
         def check():
             convolutions = self.convolutions(shifted=shifted)
             try:

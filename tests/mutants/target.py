@@ -38,12 +38,13 @@ class Operators(NamedTuple):
     def reduce(self, sources: Path) -> None:
         """Leaves the other kernels out of a copy of csrc/cuda."""
         _edit(sources / "variant.cuh", self._with_dtypes)
-        _edit(sources / "conv_choose.cuh", lambda text: _choosing(text, "  return kernel_of_plan<Pass, MathFfma>(plan);"))
+        choice = "  return kernel_of_plan<Pass, MathFfma>(plan);"
+        _edit(sources / "conv_choose.cuh", lambda text: _choosing(text, choice))
 
     def checked_by(self) -> list[Path]:
         """The files between the kernels and what is asserted."""
-        torch_layer = (cuda_emulated.CSRC / "torch").glob("*")
-        return [*torch_layer, *cuda_emulated.HERE.glob("*"), TESTS / "backends" / "checks.py", HERE / "battery_operators.py"]
+        between = [*(cuda_emulated.CSRC / "torch").glob("*"), *cuda_emulated.HERE.glob("*")]
+        return [*between, TESTS / "backends" / "checks.py", HERE / "battery_operators.py"]
 
     def build(self, sources, name: str, edit_ptx=None) -> Path:
         return cuda_emulated.build_library(sources, name, guarded=True, edit_ptx=edit_ptx)
