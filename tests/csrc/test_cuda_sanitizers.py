@@ -54,7 +54,8 @@ def _library(sanitizer, mutant=None) -> Path:
     """Of a mutant, its kernels are compiled and the others taken from the library without one."""
     base = _sources("base")
     mutated = _sources(mutant.name, mutant) if mutant else None
-    sources = [(mutated if mutant and kernels in mutant.compiled() else base) / f"{kernels}.cu" for kernels in FLOAT32.kernels]
+    changed = mutant.compiled() if mutant else ()
+    sources = [(mutated if kernels in changed else base) / f"{kernels}.cu" for kernels in FLOAT32.kernels]
     host = [DRIVER, base / "conv_unsupported.cpp"]
     cxx_flags = ["-isystem", str(build.cuda_include())]
     return build.library(f"sanitized_{sanitizer}", sources, host, sanitizer, nvcc_flags(), cxx_flags)
@@ -74,10 +75,16 @@ def test_the_kernels_are_clean(sanitizer):
         assert (run.returncode, run.stderr) == (0, ""), f"{family}: {run.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize("name, family", [("reduce-barrier-channels-last", "backward"), ("mainloop-wait", "fprop")])
-def test_a_missing_barrier_is_reported(name, family):
-    """And a copy that is not waited for."""
-    _environment("thread")
+SEEDED = [
+    ("thread", "reduce-barrier-channels-last", "backward", "data race"),  # a missing barrier
+    ("thread", "mainloop-wait", "fprop", "data race"),  # a copy that is not waited for
+    ("address", "sweep-tail-beyond", "statistics", "heap-buffer-overflow"),
+]
+
+
+@pytest.mark.parametrize("sanitizer, name, family, report", SEEDED)
+def test_a_seeded_bug_is_reported(sanitizer, name, family, report):
+    _environment(sanitizer)
     mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
-    run = _run(_library("thread", mutant), "thread", family)
-    assert run.returncode != 0 and "data race" in run.stderr, run.stderr[-4000:]
+    run = _run(_library(sanitizer, mutant), sanitizer, family)
+    assert run.returncode != 0 and report in run.stderr, run.stderr[-4000:]

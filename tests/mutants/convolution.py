@@ -12,22 +12,24 @@ def mutants(file, sources, rows, **options):
 
 GATHER = [
     *mutants("conv_gather.cuh", FPROP, [
-        ("gather-halo-row", "h < static_cast<unsigned>(window.height) &&", "h <= static_cast<unsigned>(window.height) &&",
-         "off-by-one halo: the row below the image is read"),
+        ("gather-halo-row", "h < static_cast<unsigned>(window.height) &&",
+         "h <= static_cast<unsigned>(window.height) &&", "off-by-one halo: the row below the image is read"),
         ("gather-halo-column", "w < static_cast<unsigned>(window.width);", "w <= static_cast<unsigned>(window.width);",
          "off-by-one halo: the column right of the image is the next row's first"),
         ("gather-tail-pixels", "row[i] = m < pixels ? ", "row[i] = true ? ", "unmasked tail: pixels after the last"),
         ("gather-group", "group_channel(group * steps.channels)", "group_channel(0)", "wrong group offset"),
         ("gather-form-channel", "form_channel(next.c)", "form_channel(0)",
          "a thread's prologue begins with another's channels"),
-        ("gather-form-channel-wrap", "while (form_channel >= steps.channels) {", "if (form_channel >= steps.channels) {",
-         "the prologue's channels are off where a chunk has several taps"),
-        ("gather-offset-truncated", "static_cast<int64_t>(first_image) * window.height * window.width * window.channels;",
+        ("gather-form-channel-wrap", "while (form_channel >= steps.channels) {",
+         "if (form_channel >= steps.channels) {", "the prologue's channels are off where a chunk has several taps"),
+        ("gather-offset-truncated",
+         "static_cast<int64_t>(first_image) * window.height * window.width * window.channels;",
          "static_cast<int16_t>(first_image * window.height * window.width * window.channels);",
          "offsets of 16 bits, standing for 32"),
         ("gather-first-image", "(pixel.n - first_image) * window.height", "pixel.n * window.height",
          "images counted twice"),
-        ("gather-strides", "window.stride[1] * pixel.j", "window.stride[0] * pixel.j", "one stride for both directions"),
+        ("gather-strides", "window.stride[1] * pixel.j", "window.stride[0] * pixel.j",
+         "one stride for both directions"),
         ("gather-dilations", "window.dilation[1] * tap.s", "window.dilation[0] * tap.s",
          "one dilation for both directions"),
     ], target=CONV),
@@ -45,7 +47,8 @@ COPIES = [
         ("copies-padding-formed", FORMED, "if (true) {", "padding before the prologue: z(0), not 0"),
         ("copies-lag", FORMED, "if (copied >> (Own::kCount * lag - 1 - i) & 1) {",
          "wrong stage: what was copied one chunk later"),
-        ("copies-order", FORMED, "if (copied >> (Own::kCount * lag + i) & 1) {", "padding of the thread's other pieces"),
+        ("copies-order", FORMED, "if (copied >> (Own::kCount * lag + i) & 1) {",
+         "padding of the thread's other pieces"),
     ], target=CONV),
     *mutants("conv_copies.cuh", DGRAD, [
         ("copies-tensors", "source.tensor(t) + offset", "source.tensor(0) + offset",
@@ -58,9 +61,11 @@ COPIES = [
 
 WINDOW = [
     *mutants("conv_window.cuh", FPROP, [
-        ("window-next-row", "per_r - taps[1] * per_s", "per_r - (taps[1] - 1) * per_s", "a tap's row begins one tap late"),
+        ("window-next-row", "per_r - taps[1] * per_s", "per_r - (taps[1] - 1) * per_s",
+         "a tap's row begins one tap late"),
         ("window-paddings", "{-s.padding[0], -s.padding[1]}", "{-s.padding[1], -s.padding[0]}", "paddings swapped"),
-        ("window-dilated-row", "w.dilation[0] * w.width * w.channels", "w.width * w.channels", "dilation along rows alone"),
+        ("window-dilated-row", "w.dilation[0] * w.width * w.channels", "w.width * w.channels",
+         "dilation along rows alone"),
     ], target=CONV, host=True),
     *mutants("conv_window.cuh", DGRAD, [
         ("window-cursor-once", "while (c >= steps.channels) {", "if (c >= steps.channels) {",
@@ -70,19 +75,24 @@ WINDOW = [
 
 PIXEL_ROWS = [
     *mutants("conv_pixel_rows.cuh", WGRAD, [
-        ("rows-carry", "if (at.j >= window.columns) {", "if (at.j > window.columns) {", "off by one: a column too many"),
+        ("rows-carry", "if (at.j >= window.columns) {", "if (at.j > window.columns) {",
+         "off by one: a column too many"),
         ("rows-tail", "return next.m < end && h <", "return h <", "unmasked tail: pixels after the last"),
         ("rows-group", "channel = group_channel + column - tap * group_channels;",
          "channel = column - tap * group_channels;", "wrong group offset"),
         ("rows-tap", "r = tap / window.taps[1]", "r = tap / window.taps[0]", "rows and columns of the filter mistaken"),
-        ("rows-origin", "tap_column = window.origin[1]", "tap_column = window.origin[0]", "one padding for both directions"),
-        ("rows-offset-truncated", "return static_cast<int64_t>(next.at.n) * (window.height * window.width * window.channels)",
+        ("rows-origin", "tap_column = window.origin[1]", "tap_column = window.origin[0]",
+         "one padding for both directions"),
+        ("rows-offset-truncated",
+         "return static_cast<int64_t>(next.at.n) * (window.height * window.width * window.channels)",
          "return static_cast<int16_t>(next.at.n * (window.height * window.width * window.channels))",
          "offsets of 16 bits, standing for 32"),
-        ("rows-step", "step(pixel_at(Own::kRowStep,", "step(pixel_at(Own::kRowStep - 1,", "off by one: rows are skipped"),
+        ("rows-step", "step(pixel_at(Own::kRowStep,", "step(pixel_at(Own::kRowStep - 1,",
+         "off by one: rows are skipped"),
     ], target=CONV),
     *mutants("conv_pixel_rows.cuh", WGRAD, [
-        ("rows-elements-column", "locate(own_column + e);", "locate(own_column);", "one column's tap for a whole piece"),
+        ("rows-elements-column", "locate(own_column + e);", "locate(own_column);",
+         "one column's tap for a whole piece"),
     ], target=CONV_SCALAR),
 ]  # fmt: skip
 
@@ -103,16 +113,16 @@ FILTERS = [
 
 PROLOGUE = [
     *mutants("conv_prologue.cuh", FPROP, [
-        ("prologue-nan", "v[first + e] = relu ? zero_up_to_zero(z, z) : z;", "v[first + e] = relu ? fmaxf(z, 0.0f) : z;",
-         "NaN does not pass ReLU"),
+        ("prologue-nan", "v[first + e] = relu ? zero_up_to_zero(z, z) : z;",
+         "v[first + e] = relu ? fmaxf(z, 0.0f) : z;", "NaN does not pass ReLU"),
         ("prologue-relu", "v[first + e] = relu ? zero_up_to_zero(z, z) : z;", "v[first + e] = z;", "ReLU is left out"),
     ], target=CONV),
     *mutants("conv_prologue.cuh", DGRAD, [
         ("prologue-mask-tensor", "piece + (raw ? 2 : 1) * tile_bytes", "piece + tile_bytes",
          "wrong mask tensor: the raw output masks"),
         ("prologue-mask-twice", "if (relu && !out) {", "if (relu) {", "masked by z where the output says otherwise"),
-        ("prologue-constants", "load_constants(slopes, slope + channel + first);", "load_constants(slopes, slope + channel);",
-         "the second half of a piece has the first's constants"),
+        ("prologue-constants", "load_constants(slopes, slope + channel + first);",
+         "load_constants(slopes, slope + channel);", "the second half of a piece has the first's constants"),
         ("prologue-slope-sign", "fmaf(-slope_of_g,", "fmaf(slope_of_g,", "sign of the second mean's term"),
     ], target=CONV),
     *mutants("conv_prologue.cuh", WGRAD, [
@@ -127,22 +137,25 @@ PROLOGUE = [
 
 PIPELINE = [
     *mutants("conv_mainloop.cuh", FPROP, [
-        ("mainloop-wait", "wait_for_copies(stages - 3);", "wait_for_copies(stages - 2);", "waits for one group too few"),
+        ("mainloop-wait", "wait_for_copies(stages - 3);", "wait_for_copies(stages - 2);",
+         "waits for one group too few"),
         ("mainloop-barrier", "    __syncthreads();  // the current", "    // the current",
          "missing barrier: a stage is used before all have formed it"),
         ("mainloop-barrier-last", "  __syncthreads();  // shared memory is free", "  // shared memory is free",
          "missing barrier: the epilogue's tile overwrites operands that are read"),
         ("mainloop-wait-last", "  cp_async_wait<0>();\n", "", "copies land in the epilogue's tile"),
-        ("mainloop-stages", "shared_memory + (stages - 1) * plan.stage_bytes", "shared_memory + (stages - 2) * plan.stage_bytes",
-         "wrong stage: one is missing from the ring"),
+        ("mainloop-stages", "shared_memory + (stages - 1) * plan.stage_bytes",
+         "shared_memory + (stages - 2) * plan.stage_bytes", "wrong stage: one is missing from the ring"),
         ("mainloop-lag", "lag = stages - 2;", "lag = stages - 3;", "wrong stage: the padding of the next chunk"),
         ("mainloop-form-late", "    current = after(current);\n    a.form(current, lag);\n",
-         "    a.form(current, lag);\n    current = after(current);\n", "wrong stage: a chunk is formed again after its product"),
+         "    a.form(current, lag);\n    current = after(current);\n",
+         "wrong stage: a chunk is formed again after its product"),
     ], target=CONV),
     *mutants("conv_mainloop.cuh", DGRAD, [
         ("mainloop-wait-first", "wait_for_copies(stages - 2);\n  a.form", "wait_for_copies(stages - 1);\n  a.form",
          "the first chunk is formed before it is there"),
-        ("mainloop-stage-bytes", "b.load(loading + a_bytes);\n    cp_async_commit();\n    loading = after(loading);\n  }",
+        ("mainloop-stage-bytes",
+         "b.load(loading + a_bytes);\n    cp_async_commit();\n    loading = after(loading);\n  }",
          "b.load(loading + a_bytes);\n    loading = after(loading);\n  }\n  cp_async_commit();",
          "one group for all of the first chunks"),
     ], target=CONV),
@@ -154,22 +167,26 @@ PIPELINE = [
 PRODUCT = [
     *mutants("conv_product.cuh", FPROP, [
         ("product-fragments-b", "b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];",
-         "b[j][0] = two[0], b[j][1] = two[2], b[j + 1][0] = two[1], b[j + 1][1] = two[3];", "swapped fragment registers"),
+         "b[j][0] = two[0], b[j][1] = two[2], b[j + 1][0] = two[1], b[j + 1][1] = two[3];",
+         "swapped fragment registers"),
         ("product-fragments-a", "int extent_half = EXTENT_FIRST ? matrix % 2 : matrix / 2;",
          "int extent_half = matrix / 2;", "a's fragments in the order of b's"),
-        ("product-swizzle-one-side", "ldmatrix_x4(r, shared_address(tile) + Layout::offset(first + 8 * extent_half + line, k_piece + k_half));",
-         "ldmatrix_x4(r, shared_address(tile) + ((first + 8 * extent_half + line) * Layout::kRowPieces + k_piece + k_half) * kPieceBytes);",
+        ("product-swizzle-one-side",
+         "ldmatrix_x4(r, shared_address(tile) + Layout::offset(first + 8 * extent_half + line, k_piece + k_half));",
+         "ldmatrix_x4(r, shared_address(tile) + ((first + 8 * extent_half + line) * Layout::kRowPieces + k_piece + k_half)"
+         " * kPieceBytes);",
          "wrong swizzle on one side"),
         ("product-store-rows", "reinterpret_cast<float2*>(at + 8 * pitch)", "reinterpret_cast<float2*>(at + 4 * pitch)",
          "the second half of the accumulators in the wrong rows"),
-        ("product-half-of-the-chunk", "k_piece < kChunkPieces; k_piece += 2) {", "k_piece < kChunkPieces - 2; k_piece += 2) {",
-         "half of each chunk is left out"),
+        ("product-half-of-the-chunk", "k_piece < kChunkPieces; k_piece += 2) {",
+         "k_piece < kChunkPieces - 2; k_piece += 2) {", "half of each chunk is left out"),
     ], target=CONV),
     *mutants("conv_tile.cuh", FPROP, [
         ("tile-unswizzled", "piece ^ (row / 2 % kRowPieces)", "piece", "no swizzle: right, but banks conflict"),
     ], target=CONV),
     *mutants("conv_tile.cuh", WGRAD, [
-        ("tile-unswizzled-outer", "sizeof(T) == 4 ? 2 * row % 8 : row % 8;", "0;", "no swizzle: right, but banks conflict"),
+        ("tile-unswizzled-outer", "sizeof(T) == 4 ? 2 * row % 8 : row % 8;", "0;",
+         "no swizzle: right, but banks conflict"),
     ], target=CONV),
     *mutants("arch/ldmatrix.cuh", DGRAD, [
         ("ldmatrix-not-transposed", "m8n8.x4.trans.shared.b16", "m8n8.x4.shared.b16", "a transposed operand is not"),
@@ -194,16 +211,18 @@ PRODUCT = [
 
 HEURISTICS = [
     *mutants("heuristics.h", FPROP, [
-        ("plan-rows-floor", "plan.row_tiles = ceil_div(rows, size.m);", "plan.row_tiles = std::max<int64_t>(rows / size.m, 1);",
-         "the last tile of rows is left out"),
-        ("plan-weights-alignment", "vector_activation(p.input, p.problem) && aligned(p.w)", "vector_activation(p.input, p.problem)",
-         "vectors although the weights are misaligned"),
+        ("plan-rows-floor", "plan.row_tiles = ceil_div(rows, size.m);",
+         "plan.row_tiles = std::max<int64_t>(rows / size.m, 1);", "the last tile of rows is left out"),
+        ("plan-weights-alignment", "vector_activation(p.input, p.problem) && aligned(p.w)",
+         "vector_activation(p.input, p.problem)", "vectors although the weights are misaligned"),
     ], target=CONV),
     *mutants("heuristics.h", FPROP, [
-        ("plan-staged-bytes", "4 * (tile.m * (tile.n + 8) +", "4 * (tile.m * tile.n +", "the epilogue's tile does not fit"),
+        ("plan-staged-bytes", "4 * (tile.m * (tile.n + 8) +", "4 * (tile.m * tile.n +",
+         "the epilogue's tile does not fit"),
     ], target=CONV_LARGE),
     *mutants("heuristics.h", DGRAD, [
-        ("plan-class-floor", "return ceil_div(size, stride);", "return size / stride;", "the last pixels of a class are left out"),
+        ("plan-class-floor", "return ceil_div(size, stride);", "return size / stride;",
+         "the last pixels of a class are left out"),
         ("plan-draw-tensors", "(t.relu && t.out != nullptr)", "(t.relu && t.out != nullptr && !t.raw)",
          "no memory for the mask's tile"),
         ("plan-draw-alignment", "all_aligned(t.affine, t.mean_g, t.slope)", "all_aligned(t.affine, t.mean_g)",

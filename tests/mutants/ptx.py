@@ -11,8 +11,8 @@ MMA = r"(mma\.sync\S+\s+\{[^}]*\}, )\{(%r\d+), (%r\d+), (%r\d+), (%r\d+)\}, \{(%
 CONVOLUTIONS = [
     PtxMutant("ptx-conv-wait", "conv_fprop", "conv_fprop_kernel", r"cp\.async\.wait_group 1;", 1,
               "cp.async.wait_group 2;", "one group of copies too few is waited for", CONV),
-    PtxMutant("ptx-conv-barrier", "conv_wgrad", "conv_wgrad_kernel", BARRIER, 0, "", "a barrier removed from the main loop",
-              CONV),
+    PtxMutant("ptx-conv-barrier", "conv_wgrad", "conv_wgrad_kernel", BARRIER, 0, "",
+              "a barrier removed from the main loop", CONV),
     PtxMutant("ptx-conv-mma-a", "conv_dgrad", "conv_dgrad_kernel", MMA, 5, r"\1{\4, \3, \2, \5}, {\6, \7}",
               "a fragment's registers swapped", CONV),
     PtxMutant("ptx-conv-mma-b", "conv_wgrad", "conv_wgrad_kernel", MMA, 9, r"\1{\2, \3, \4, \5}, {\7, \6}",

@@ -105,9 +105,11 @@ PLAN = [
     Mutant("plan-tiles-floor", "sweep.h", "s.tiles = ceil_div(along, lanes);",
            "s.tiles = along < lanes ? 1 : along / lanes;", "the last tile of channels is left out", APPLY),
     Mutant("plan-segments-floor", "sweep.h", "s.segments = ceil_div(shape.pixels, s.length);",
-           "s.segments = shape.pixels < s.length ? 1 : shape.pixels / s.length;", "the end of a plane is left out", APPLY),
+           "s.segments = shape.pixels < s.length ? 1 : shape.pixels / s.length;", "the end of a plane is left out",
+           APPLY),
     Mutant("plan-chunks-floor", "sweep.h", "s.chunks = ceil_div(s.rows, s.chunk_rows);",
-           "s.chunks = s.rows < s.chunk_rows ? 1 : s.rows / s.chunk_rows;", "the last chunk of rows is left out", BACKWARD),
+           "s.chunks = s.rows < s.chunk_rows ? 1 : s.rows / s.chunk_rows;", "the last chunk of rows is left out",
+           BACKWARD),
     Mutant("reduce-rows-first", "reduce.cuh", "for (int row = 0; row < kThreads / lanes; ++row) {",
            "for (int row = 1; row < kThreads / lanes; ++row) {", "off by one: a row's sum is left out", BACKWARD),
 ]  # fmt: skip

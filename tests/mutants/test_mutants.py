@@ -14,9 +14,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(build.why_not() is not None, reason=f"the emulator cannot be built: {build.why_not()}"),
 ]
+CONVOLUTIONS = [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32]
 # One of each kind.
 SAMPLE = ["reduce-barrier-again", "merge-between-chunks", "apply-relu-first", "pool-tie", "reduce-workspace",
-          "reduce-order-of-schedule", "ptx-apply-operands", "gather-halo-row", "mainloop-wait", "ptx-conv-mma-a"]  # fmt: skip
+          "reduce-order-of-schedule", "ptx-apply-operands", "gather-halo-row", "mainloop-wait",
+          "ptx-conv-mma-a"]  # fmt: skip
 
 
 def test_the_table():
@@ -40,7 +42,7 @@ def test_the_kernels_pass(target):
     assert runner.check(cuda_emulated.build_library(guarded=True), target) is None
 
 
-@pytest.mark.parametrize("target", [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", CONVOLUTIONS, ids=lambda target: target.name)
 def test_the_convolutions_pass(target):
     assert runner.check(runner.build_base(target), target) is None
 
