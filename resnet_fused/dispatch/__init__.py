@@ -1,9 +1,9 @@
 """Which backend runs a unit: asked for, measured, or chosen by rule; always with a reason.
 
-    choose.py    the choice, a pure function
-    tuned.py     measured times, in a file between processes
-    measure.py   how they are measured, and when that may be done
-    machine.py   what else they depend on
+    choose.py        the choice, a pure function
+    measurement.py   how units are timed, and when that may be done
+    tuned.py         measured times, in a file between processes
+    machine.py       what else they depend on
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from pathlib import Path
 from typing import Callable, Hashable
 
 import torch
@@ -27,11 +28,11 @@ from resnet_fused.dispatch.choose import (
     choose,
 )
 from resnet_fused.dispatch.machine import describe, settings
-from resnet_fused.dispatch.measure import may_measure, measure
+from resnet_fused.dispatch.measurement import may_measure, measure
 from resnet_fused.dispatch.tuned import TunedTable
 
 __all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for", "measuring",
-           "set_winograd"]  # fmt: skip
+           "set_winograd", "table_path"]  # fmt: skip
 
 MEASURE = ("auto", "always", "never", "again")
 
@@ -67,7 +68,7 @@ def choose_for(
     if requested != AUTO or problem is None or torch.compiler.is_compiling() or not _consults(device):
         return choose(device, dtype, requested, _unavailable)
     key = (current := settings(x.device), described := problem())
-    if key in _choices and _measure != "again":
+    if key in _choices:
         return _choices[key]
     machine, name = describe(current), str(described)
     times = None if _measure == "again" else _table.times(machine, name)
@@ -79,6 +80,11 @@ def choose_for(
     if times is not None or not _measures(device):
         _choices[key] = choice
     return choice
+
+
+def table_path() -> Path:
+    """Where measured times are kept."""
+    return _table.path
 
 
 def _measures(device: str) -> bool:

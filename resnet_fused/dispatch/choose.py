@@ -91,7 +91,8 @@ def _automatic(device, dtype, unavailable, times) -> Choice:
     fastest = min(measured, key=measured.__getitem__)
     if default.backend in measured and measured[fastest] > (1 - MARGIN) * measured[default.backend]:
         fastest = default.backend
-    return Choice(fastest, "measured: " + ", ".join(f"{name} {time:.3g} ms" for name, time in measured.items()))
+    order = sorted(measured.items(), key=lambda item: item[1])
+    return Choice(fastest, "measured: " + ", ".join(f"{name} {time:.3g} ms" for name, time in order))
 
 
 def _name(dtype: torch.dtype) -> str:
