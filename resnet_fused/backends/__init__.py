@@ -7,7 +7,7 @@ import torch
 from resnet_fused import _ext
 from resnet_fused.backends import reference
 
-NAMES = ("reference", "cpu", "triton", "cuda")
+NAMES = ("reference", "cpu", "triton", "cuda", "library")
 
 
 def available() -> dict[str, str | None]:
@@ -18,6 +18,7 @@ def available() -> dict[str, str | None]:
         "triton": "This version has no Triton kernels yet; use backend='cpu' or eager PyTorch on the GPU.",
         "cuda": _ext.cuda_unavailable_reason()
         or (None if torch.cuda.is_available() else "The CUDA extension is built, but PyTorch finds no GPU it can use here."),
+        "library": _ext.cpu_unavailable_reason(),
     }
 
 
@@ -35,4 +36,9 @@ def names() -> tuple[str, ...]:
 
 def get(name: str):
     """The namespace that holds a usable backend's operators."""
-    return _registered.get(name, torch.ops.resnet_fused)
+    return _registered[name] if name in _registered else _namespace(name)
+
+
+def _namespace(name: str):
+    """Compiled operators; those of "library" convolve by PyTorch's libraries, with our passes around them."""
+    return torch.ops.resnet_fused_library if name == "library" else torch.ops.resnet_fused
