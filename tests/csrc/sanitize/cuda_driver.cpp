@@ -74,6 +74,8 @@ void run_backward(Memory& memory, const Shape& s) {
   reduce.affine = memory.floats(4 * s.channels);
   reduce.x2 = memory.floats(count);
   reduce.affine2 = memory.floats(4 * s.channels);
+  reduce.operand = memory.floats(count);
+  reduce.masked = memory.floats(count);
   reduce.mask = Mask::kOutput;
   reduce.sums = memory.floats(3 * s.channels);
   bn_backward_reduce(kFloat, reduce, memory.bytes(bn_backward_reduce_workspace(kFloat, reduce)), nullptr);
