@@ -1,7 +1,7 @@
 """Bugs in what the kernels share: the grid, the walk over rows, sums over a block, elements, alignment."""
 
 from .mutant import Mutant
-from .target import BFLOAT16
+from .target import CONV_SCALAR
 
 APPLY, BACKWARD, STATISTICS, STEM = (("bn_apply",), ("bn_backward",), ("bn_statistics",), ("stem_pool",))
 
@@ -114,12 +114,9 @@ PLAN = [
            "for (int row = 1; row < kThreads / lanes; ++row) {", "off by one: a row's sum is left out", BACKWARD),
 ]  # fmt: skip
 
-HALVES = [
-    Mutant("reduce-order-of-parts", "reduce.cuh", "result(inside / kWidth * N + part * kWidth + inside % kWidth, sum);",
-           "result(part * kWidth * lanes + inside, sum);", "sums of 8 elements an access in the wrong channels",
-           STATISTICS, BFLOAT16),
+ROUNDING = [
     Mutant("element-rounding", "element.cuh", "return __float2bfloat16_rn(x);", "return __float2bfloat16_rz(x);",
-           "results are cut off, not rounded", APPLY, BFLOAT16),
+           "results are cut off, not rounded", ("conv_fprop",), CONV_SCALAR),
 ]  # fmt: skip
 
-MUTANTS = [*SWEEP, *PLANES, *PLAN, *REDUCE, *ELEMENTS, *HALVES]
+MUTANTS = [*SWEEP, *PLANES, *PLAN, *REDUCE, *ELEMENTS, *ROUNDING]
