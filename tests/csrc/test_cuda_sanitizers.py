@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from build_cache import alone
 from emulator import build
 from mutants.runner import copy_sources
 from mutants.table import MUTANTS
@@ -33,6 +34,13 @@ for schedule in (b"random", b"latest"):
         if problem:
             sys.exit(problem.decode())
 """
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time():
+    """Of several processes that run tests: the copies of the sources are these tests' own."""
+    with alone(WORK / "tests"):
+        yield
 
 
 def _environment(sanitizer) -> dict:

@@ -4,6 +4,7 @@ import json
 
 import cuda_emulated
 import pytest
+from build_cache import alone
 from emulator import build
 
 from . import runner
@@ -19,6 +20,13 @@ CONVOLUTIONS = [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32]
 SAMPLE = ["reduce-barrier-again", "merge-between-chunks", "apply-relu-first", "pool-tie", "reduce-workspace",
           "reduce-order-of-schedule", "ptx-apply-operands", "gather-halo-row", "mainloop-wait",
           "ptx-conv-mma-a"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time():
+    """Of several processes that run tests: the copies of the sources are these tests' own."""
+    with alone(runner.WORK / "tests"):
+        yield
 
 
 def test_the_table():
