@@ -25,7 +25,7 @@ help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
-	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 20 minutes)"
+	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 30 minutes)"
 	@echo "make build   set up .venv and build the extensions"
 	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
 	@echo "make gpu-check   on a machine with an NVIDIA GPU: build for it, test, race (10 minutes; nothing is downloaded)"

@@ -81,6 +81,12 @@ __device__ __forceinline__ void write_piece(void* piece, const float (&v)[kPiece
   }
 }
 
+// One element of global memory.
+template <typename T>
+__device__ __forceinline__ T load_element(const T* from) {
+  return load<1>(from)[0];
+}
+
 // `count` elements, zeros after them; with `vector` a whole piece in one access.
 template <typename T>
 __device__ __forceinline__ void load_elements(float (&v)[kPiece<T>], const T* from, int count, bool vector) {
@@ -119,6 +125,7 @@ __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* fr
 
 template <int COUNT>
 __device__ __forceinline__ void store_channels(float* to, const float (&v)[COUNT], int count, bool vector = false) {
+  __builtin_assume(__isGlobal(to));  // which the compiler does not always find out
   if (vector) {
     write_floats(to, v);
     return;

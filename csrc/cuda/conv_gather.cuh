@@ -3,28 +3,17 @@
 // for all pixels; so that nothing is divided in the main loop.
 #pragma once
 
-#include "arch/cp_async.cuh"
-#include "conv_prologue.cuh"
-#include "conv_tile.cuh"
+#include "conv_copies.cuh"
 #include "conv_window.cuh"
 
 namespace resnet_fused::cuda {
-
-// Whether each of a thread's pieces was copied or is padding, for the last few loads: COUNT bits each.
-template <int COUNT>
-struct CopiedPieces {
-  uint32_t bits = 0;
-
-  __device__ __forceinline__ void push(bool copied) { bits = bits << 1 | copied; }
-  __device__ __forceinline__ bool get(int i, int lag) const { return bits >> (COUNT * (lag + 1) - 1 - i) & 1; }
-};
 
 template <typename T, typename TileShape, typename Source, bool VECTOR>
 struct PixelGather {
   using Layout = ReductionInner<T, TileShape::kTileM>;
   using Own = OwnPieces<Layout>;
 
-  Source source;
+  OwnCopies<Source, Layout> copies;
   Window window;
   TapSteps steps;
   TapCursor next;
@@ -33,12 +22,11 @@ struct PixelGather {
   int64_t image_offset;           // of the tile's first image
   int pixel_offset[Own::kCount];  // from there, of the first tap's first channel, which may be outside of the image
   int row[Own::kCount], column[Own::kCount];
-  CopiedPieces<Own::kCount> copied;
 
   // Pixels from first_pixel on, of [images][window.rows][window.columns].
   __device__ __forceinline__ PixelGather(const Source& source, const Window& window, const TapSteps& steps, int images,
                                          int group, int first_pixel)
-      : source(source),
+      : copies(source),
         window(window),
         steps(steps),
         next(steps, Own::column() * kPiece<T>),
@@ -63,14 +51,7 @@ struct PixelGather {
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
         bool there = meets(next, i);
-        int64_t offset = there ? image_offset + (pixel_offset[i] + next.offset) : 0;
-#pragma unroll
-        for (int t = 0; t < Source::kMaxTensors; ++t) {
-          if (t < source.tensors()) {
-            cp_async_16(shared_address(tiles + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
-          }
-        }
-        copied.push(there);
+        copies.load(tiles, i, there ? image_offset + (pixel_offset[i] + next.offset) : 0, there);
       } else {
         load_elements_of(tiles, i);
       }
@@ -80,15 +61,7 @@ struct PixelGather {
 
   __device__ __forceinline__ void form(char* tiles, int lag) {
     if constexpr (VECTOR) {
-      if (!source.forms()) {
-        return;
-      }
-#pragma unroll 1
-      for (int i = 0; i < Own::kCount; ++i) {
-        if (copied.get(i, lag)) {
-          source.form(tiles + Own::offset(i), Layout::kBytes, group_channel + form_channel);
-        }
-      }
+      copies.form(tiles, lag, group_channel + form_channel);
       form_channel += kTileK<T>;
       while (form_channel >= steps.channels) {
         form_channel -= steps.channels;
@@ -111,7 +84,7 @@ struct PixelGather {
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
       int64_t offset = image_offset + (pixel_offset[i] + tap.offset);
-      piece[e] = meets(tap, i) ? source.element(offset, group_channel + tap.c) : from_acc<T>(0.0f);
+      piece[e] = meets(tap, i) ? copies.source.element(offset, group_channel + tap.c) : from_acc<T>(0.0f);
       tap.advance(steps, 1);
     }
   }

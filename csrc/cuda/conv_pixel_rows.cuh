@@ -2,7 +2,8 @@
 // of the input seen through a tap, in the order (r, s, c) of the weights; or, through a window of one tap, of draw.
 #pragma once
 
-#include "conv_gather.cuh"
+#include "conv_copies.cuh"
+#include "conv_window.cuh"
 
 namespace resnet_fused::cuda {
 
@@ -35,7 +36,7 @@ struct PixelRows {
   using Layout = ReductionOuter<T, EXTENT>;
   using Own = OwnPieces<Layout>;
 
-  Source source;
+  OwnCopies<Source, Layout> copies;
   Window window;
   int group_channels, group_channel, columns;
   int end;                  // the pixel to stop before
@@ -44,12 +45,11 @@ struct PixelRows {
   int own_column;
   int tap_row, tap_column;  // what the tap of own_column adds to a pixel's coordinates
   int channel;              // of own_column, within the tensor
-  CopiedPieces<Own::kCount> copied;
 
   // Pixels from `first` to `end`, columns from `first_column` on, of one group.
   __device__ __forceinline__ PixelRows(const Source& source, const Window& window, int groups, int group, int first,
                                        int end, int first_column)
-      : source(source),
+      : copies(source),
         window(window),
         group_channels(window.channels / groups),
         group_channel(group * group_channels),
@@ -66,14 +66,7 @@ struct PixelRows {
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
         bool there = own_column < columns && meets();
-        int64_t offset = there ? element_offset() : 0;
-#pragma unroll
-        for (int t = 0; t < Source::kMaxTensors; ++t) {
-          if (t < source.tensors()) {
-            cp_async_16(shared_address(tiles + t * Layout::kBytes + Own::offset(i)), source.tensor(t) + offset, there);
-          }
-        }
-        copied.push(there);
+        copies.load(tiles, i, there ? element_offset() : 0, there);
       } else {
         load_elements_of(tiles, i);
       }
@@ -83,15 +76,7 @@ struct PixelRows {
 
   __device__ __forceinline__ void form(char* tiles, int lag) {
     if constexpr (VECTOR) {
-      if (!source.forms()) {
-        return;
-      }
-#pragma unroll 1
-      for (int i = 0; i < Own::kCount; ++i) {
-        if (copied.get(i, lag)) {
-          source.form(tiles + Own::offset(i), Layout::kBytes, channel);
-        }
-      }
+      copies.form(tiles, lag, channel);
     }
   }
 
@@ -123,7 +108,7 @@ struct PixelRows {
     for (int e = 0; e < kPiece<T>; ++e) {
       locate(own_column + e);
       bool there = own_column + e < columns && meets();
-      piece[e] = there ? source.element(element_offset(), channel) : from_acc<T>(0.0f);
+      piece[e] = there ? copies.source.element(element_offset(), channel) : from_acc<T>(0.0f);
     }
   }
 };

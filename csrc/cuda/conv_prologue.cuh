@@ -58,11 +58,12 @@ struct ActivationSource {
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
+    T value = load_element(x + offset);
     if (!forms()) {
-      return x[offset];
+      return value;
     }
     const float* a = affine + channel;
-    float z = affine_of(to_acc(x[offset]) - a[0], a[channels], a[2 * channels]);
+    float z = affine_of(to_acc(value) - __ldg(a), __ldg(a + channels), __ldg(a + 2 * channels));
     return from_acc<T>(relu ? zero_up_to_zero(z, z) : z);
   }
 };
@@ -110,13 +111,15 @@ struct DrawSource {
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
-    float g = to_acc(grad[offset]);
+    float g = to_acc(load_element(grad + offset));
     if (out) {
-      g = zero_up_to_zero(to_acc(out[offset]), g);
+      g = zero_up_to_zero(to_acc(load_element(out + offset)), g);
     }
     if (raw) {
       const float* a = affine + channel;
-      g = draw_of(g, to_acc(raw[offset]) - a[0], a[channels], a[2 * channels], mean_g[channel], slope[channel]);
+      float centred = to_acc(load_element(raw + offset)) - __ldg(a);
+      g = draw_of(g, centred, __ldg(a + channels), __ldg(a + 2 * channels), __ldg(mean_g + channel),
+                  __ldg(slope + channel));
     }
     return from_acc<T>(g);
   }

@@ -23,7 +23,7 @@ StemSweep plan_stem(const StemShape& shape, int vector, int64_t height, int64_t 
   int64_t fewest = ceil_div(kFewestRows, share), most = kMostRows / share > 1 ? kMostRows / share : 1;
   s.chunk_rows = group * (groups < fewest ? fewest : groups > most ? most : groups);
   s.chunks = ceil_div(s.rows, s.chunk_rows);
-  return {s, shape.images, shape.height, shape.width, shape.out_height, shape.out_width};
+  return {s, shape.height, shape.width, shape.out_height, shape.out_width};
 }
 
 // Planes are read element by element: of a row's neighbours every second one is another window's.

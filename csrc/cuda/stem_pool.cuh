@@ -14,7 +14,7 @@ constexpr int kNoWinner = 255;
 // of planes; its threads lie along the channels and then the columns, or along the columns and then the rows.
 struct StemSweep {
   Sweep sweep;  // channels last: lanes, tiles and channels; chunks of rows. Else: chunks of rows, tiles = channels.
-  int64_t images, height, width, out_height, out_width;
+  int64_t height, width, out_height, out_width;
 };
 
 struct PoolParams {

@@ -1,6 +1,10 @@
 """The CUDA operators, their kernels run by the emulator, against the reference: exact, oracle, and what they write."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import cuda_emulated
+import guarded
 import pytest
 import torch
 from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
@@ -31,6 +35,8 @@ SHAPES = [
     _pointwise(9, 24, 33, 16),
     _pointwise(5, 40, 1, 1),
 ]
+# A thread has 8 rows, two unrolled steps of the most loads at a time.
+MANY_ROWS = _pointwise(1, 17, 174, 170)
 # Channels last they are ours (csrc/test_cuda_conv.py has the whole table), contiguous the library's.
 PROBLEMS = [p for p in CONVS if p.id in ("stem", "odd_channels", "groups", "ragged")]
 
@@ -63,6 +69,11 @@ def test_kernels_on_integers(problem, layout, dtype, mode, kernels):
     check_integers(case, kernels, DTYPES[dtype], rounds_between=False)
 
 
+@pytest.mark.parametrize("mode", ["statistics", "apply_residual_affine", "reduce_two", "backward_apply_relu"])
+def test_unrolled_steps(mode, kernels):
+    check_oracle(make_case(mode, MANY_ROWS, torch.float32, torch.channels_last), kernels)
+
+
 @pytest.mark.parametrize("mode", CONVOLUTIONS)
 @pytest.mark.parametrize("dtype", [d if d == "float32" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
 @pytest.mark.parametrize("layout", FORMATS)
@@ -80,6 +91,13 @@ def test_what_is_written(schedule, layout, mode, emulated, kernels, poison):
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     check_what_is_written(case, kernels)
     check_memory_format(case, kernels)
+
+
+def test_nothing_beside_tensors():
+    """Neither read nor written, workspaces included. In a process of its own: redzones are around all its tensors."""
+    path, problems = cuda_emulated.build_library(guarded=True), [p for p in PROBLEMS if p.id in ("ragged", "groups")]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        assert process.submit(guarded.first_damage, path, problems).result() is None
 
 
 def _kernels_of(emulated, case, kernels):

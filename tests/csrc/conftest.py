@@ -1,12 +1,9 @@
-from pathlib import Path
-
+import cuda_conv
 import pytest
 from emulator import build
 from emulator.library import Emulated
 
 from resnet_fused import _ext
-
-CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 
 CPU_FACTS = _ext.cpu_facts()
 
@@ -27,7 +24,4 @@ def cuda_conv_library():
     """The CUDA convolutions, emulated."""
     if build.why_not():
         pytest.skip(build.why_not())
-    kernels = [CUDA / f"conv_{name}.cu" for name in ("fprop", "dgrad", "wgrad", "merge")]
-    host = [CUDA / "conv_unsupported.cpp", Path(__file__).parent / "cuda_conv_entry.cpp"]
-    cxx_flags = ["-isystem", str(build.cuda_include())]
-    return Emulated(build.library("cuda_conv", kernels, host, nvcc_flags=["-fmad=false"], cxx_flags=cxx_flags))
+    return Emulated(cuda_conv.build_library())

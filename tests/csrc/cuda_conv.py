@@ -2,10 +2,23 @@
 
 import ctypes
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_int64, c_void_p
+from pathlib import Path
 
 import torch
+from emulator import build
+from package_build import nvcc_flags
 
+CUDA = build.ROOT / "csrc" / "cuda"
+KERNELS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_merge")  # .cu files
+HOST = [CUDA / "conv_unsupported.cpp", Path(__file__).parent / "cuda_conv_entry.cpp"]
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+def build_library(sources=None, name="cuda_conv", **options) -> Path:
+    """The launchers for ctypes, of csrc/cuda's KERNELS or of copies."""
+    sources = sources or [CUDA / f"{kernels}.cu" for kernels in KERNELS]
+    cxx_flags = ["-isystem", str(build.cuda_include())]
+    return build.library(name, sources, HOST, nvcc_flags=nvcc_flags(), cxx_flags=cxx_flags, **options)
 
 
 class Shape(Structure):
@@ -91,13 +104,14 @@ def _address(tensor):
 
 class CudaConvolutions:
     """`device` is what tiles are chosen for: multiprocessors and bytes of shared memory. All tensors but vectors begin
-    `offset` elements after a multiple of 16 bytes."""
+    `offset` elements after a multiple of 16 bytes, and the `shifted`-th input of a call one element after one."""
 
-    def __init__(self, emulated, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10, offset=0):
+    def __init__(self, emulated, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10, offset=0, shifted=None):
         self.emulated, self.library = emulated, emulated.functions
         self.allow_tf32 = allow_tf32
         self.device = Device(multiprocessors, shared_bytes)
-        self.offset = offset
+        self.offset, self.shifted = offset, shifted
+        self.inputs = 0
         self.plans = []
         self.all_written = True  # the workspace, which is known by there being no NaN
         self.held = []
@@ -122,7 +136,7 @@ class CudaConvolutions:
             relu,
         )  # fmt: skip
         self._run("fprop", params)
-        self._release()
+        self.release()
         return y, stats if statistics else torch.empty(0)
 
     def conv_backward(
@@ -144,7 +158,7 @@ class CudaConvolutions:
         if output_mask[1]:
             dw = self._output(weight.shape, x.dtype)
             self._run("wgrad", Wgrad(problem, draw, operand, _address(dw)))
-        self._release()
+        self.release()
         empty = x.new_empty(0)
         return (
             dx if output_mask[0] else empty,
@@ -163,19 +177,24 @@ class CudaConvolutions:
         reason = self.library.unsupported(byref(self._problem(*arguments)))
         return reason and reason.decode()
 
-    def _output(self, size, dtype):
-        held = Guarded(self.emulated, size, dtype, self.offset if len(size) == 4 else 0)
+    def _output(self, size, dtype, shift=False):
+        held = Guarded(self.emulated, size, dtype, 1 if shift else self.offset if len(size) == 4 else 0)
         self.held.append(held)
         return held.tensor
 
     def _input(self, tensor):
         """The address of a copy, NHWC."""
-        return None if tensor is None else self._output(tensor.shape, tensor.dtype).copy_(tensor).data_ptr()
+        if tensor is None:
+            return None
+        copy = self._output(tensor.shape, tensor.dtype, shift=self.inputs == self.shifted).copy_(tensor)
+        self.inputs += 1
+        return copy.data_ptr()
 
-    def _release(self):
+    def release(self):
         for held in self.held:
             held.release()
         self.held.clear()
+        self.inputs = 0
 
     def _problem(self, x, weight, stride, padding, dilation, groups):
         (N, C, H, W), (K, _, R, S) = x.shape, weight.shape

@@ -58,6 +58,7 @@ CONV = "conv_fprop_kernel<MathHalf, Tile<128, 64, 2>, true>"
     (_row(kernel="stem_pool_kernel<float, 4, true>", **{"activation.32": 9}), None),
     (_row(kernel="stem_pool_kernel<float, 4, true>", **{"activation.64": 9}), "9 accesses of 64 bits"),
     (_row(kernel=CONV), "no HMMA, no LDSM, no LDGSTS.128"),
+    (_row(kernel=CONV, HMMA=1, LDSM=1, LDGSTS=1, generic=1, **{"LDGSTS.128": 1}), "1 generic accesses"),
     (_row(kernel=CONV, HMMA=64, LDSM=8, LDGSTS=6, **{"LDGSTS.128": 4}), "2 LDGSTS narrower than 128 bits"),
     (_row(kernel=CONV, HMMA=64, LDSM=8, LDGSTS=4, **{"LDGSTS.128": 4}), None),
     (_row(kernel=CONV.replace("true", "false"), HMMA=64), "no LDSM"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from emulator import build
 from emulator.library import Emulated
+from package_build import nvcc_flags
 
 from resnet_fused import backends
 
@@ -24,7 +25,6 @@ HOST = [
     CSRC / "torch" / "cuda_conv.cpp",
     CSRC / "cuda" / "conv_unsupported.cpp",
 ]
-NVCC_FLAGS = ["-O3", "-fmad=false", "-lineinfo"]
 
 
 def build_library(sources=KERNELS, name="operators", guarded=False, edit_ptx=None) -> Path:
@@ -35,7 +35,7 @@ def build_library(sources=KERNELS, name="operators", guarded=False, edit_ptx=Non
     includes, link_flags = build.torch_flags()
     host = HOST + [build.TORCH_ALLOCATOR] * guarded
     return build.library(
-        name, sources, host, nvcc_flags=NVCC_FLAGS,
+        name, sources, host, nvcc_flags=nvcc_flags(),
         cxx_flags=["-std=c++20", "-O1", *includes, "-isystem", str(build.cuda_include())],
         link_flags=link_flags, edit_ptx=edit_ptx,
     )  # fmt: skip

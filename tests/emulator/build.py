@@ -27,7 +27,11 @@ RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cuda
                  "fiber", "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
-SANITIZERS = {None: [], "address": ["-fsanitize=address"], "thread": ["-fsanitize=thread"]}
+SANITIZERS = {
+    None: [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread"],
+}
 
 
 def why_not() -> str | None:

@@ -5,16 +5,9 @@ from typing import NamedTuple
 
 import cuda_emulated
 
+from .target import FLOAT32, Convolutions, Operators, Stale
+
 SOURCES = cuda_emulated.ROOT / "csrc" / "cuda"
-KERNELS = tuple(path.stem for path in cuda_emulated.KERNELS)
-# What is compiled and checked: for a bug in all dtypes one of them, since four take four times as long.
-DTYPES = ("float32",)
-BFLOAT16 = ("bfloat16",)
-OTHER_DTYPES = ("float64", "float16")
-
-
-class Stale(Exception):
-    """The kernels have changed: an entry of the table no longer says where its bug belongs."""
 
 
 class Mutant(NamedTuple):
@@ -25,7 +18,7 @@ class Mutant(NamedTuple):
     symptom: str
     # The .cu files that are compiled with it. A header's bug in one of its kernels is harder to find than in all.
     sources: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = DTYPES
+    target: Operators | Convolutions = FLOAT32
     host: bool = False  # a .cuh file's bug changes what the launchers do, too
 
     @property
@@ -34,9 +27,7 @@ class Mutant(NamedTuple):
 
     def compiled(self) -> tuple[str, ...]:
         own = self.file.partition(".")[0]
-        # The convolutions share only elements and launches, and the battery does not run them.
-        shared = tuple(kernels for kernels in KERNELS if not kernels.startswith("conv_"))
-        return self.sources or ((own,) if own in KERNELS else shared)
+        return self.sources or ((own,) if own in self.target.kernels else self.target.header_kernels)
 
     def edit_source(self, text: str) -> str:
         if text.count(self.old) != 1:
@@ -45,6 +36,7 @@ class Mutant(NamedTuple):
 
     def check(self) -> None:
         """Raises Stale."""
+        self.compiled()
         self.edit_source((SOURCES / self.file).read_text())
 
 
@@ -58,7 +50,7 @@ class PtxMutant(NamedTuple):
     which: int  # of its matches in that kernel
     new: str  # as re.sub's
     symptom: str
-    dtypes: tuple[str, ...] = DTYPES
+    target: Operators | Convolutions = FLOAT32
 
     def compiled(self) -> tuple[str, ...]:
         return (self.source,)
@@ -80,5 +72,5 @@ class PtxMutant(NamedTuple):
 
     def check(self) -> None:
         """Whether its place is there is known once the kernels are compiled."""
-        if self.source not in KERNELS:
+        if self.source not in self.target.kernels:
             raise Stale(f"{self.name}: there is no {self.source}.cu")

@@ -16,14 +16,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import cuda_emulated
 import torch
 from cuda_emulated import ROOT
 from emulator import build
+from emulator.library import Emulated
+from package_build import nvcc_flags
 
 from .battery import first_failure
-from .mutant import KERNELS, SOURCES, Mutant, Stale
+from .mutant import SOURCES, Mutant
 from .table import MUTANTS
+from .target import Stale
 
 HERE = Path(__file__).resolve().parent
 WORK = ROOT / "build" / "mutants"
@@ -34,52 +36,39 @@ LIMIT_S = 300
 SURVIVED = "nothing"
 
 
-def copy_sources(folder: Path, dtypes, mutant=None) -> Path:
-    """csrc/cuda for these dtypes alone, with the mutant's edit, in `folder`."""
+def copy_sources(folder: Path, target, mutant=None) -> Path:
+    """csrc/cuda with the target's kernels alone and the mutant's edit, in `folder`."""
     for name in ("common", "cuda"):
         shutil.copytree(SOURCES.parent / name, folder / name, dirs_exist_ok=True)
     if isinstance(mutant, Mutant):
         path = folder / "cuda" / mutant.file
         path.write_text(mutant.edit_source(path.read_text()))
-    variant = folder / "cuda" / "variant.cuh"
-    variant.write_text(_with_dtypes(variant.read_text(), dtypes))
+    target.reduce(folder / "cuda")
     return folder / "cuda"
 
 
-def _with_dtypes(text: str, dtypes) -> str:
-    kept = {f"k{name.replace('float', 'Float').replace('b', 'B')}" for name in dtypes}
-    cases = list(re.finditer(r"    case DType::(\w+):\n      return f\(.*\);\n", text))
-    if len(cases) != 4:
-        raise Stale("variant.cuh: with_type is not where its cases were")
-    for case in reversed(cases):
-        if case[1] not in kept:
-            text = text[: case.start()] + text[case.end() :]
-    last = max(text.index(case[0]) + len(case[0]) for case in cases if case[1] in kept)
-    return text[:last] + '    default:\n      throw std::runtime_error("not compiled");\n' + text[last:]
-
-
 def build_mutant(mutant, slot: str) -> Path:
-    """The operators' library with the mutant. Slots are built in at the same time, one mutant after another in each."""
-    base = WORK / "-".join(("base", *mutant.dtypes)) / "cuda"
-    own = WORK / "-".join((slot, *mutant.dtypes))
+    """The library with the mutant. Slots are built in at the same time, one mutant after another in each."""
+    target = mutant.target
+    base, own = (WORK / f"{name}-{target.name}" for name in ("base", slot))
     edit = None
     if isinstance(mutant, Mutant) and not mutant.of_device_alone:
-        own = copy_sources(WORK / slot, mutant.dtypes, mutant)
+        own = copy_sources(WORK / slot, target, mutant)
     elif isinstance(mutant, Mutant):
         # The launchers are compiled once; of the mutant, the PTX alone.
-        mutated, own = copy_sources(WORK / slot, mutant.dtypes, mutant), copy_sources(own, mutant.dtypes)
+        mutated, own = copy_sources(WORK / slot, target, mutant), copy_sources(own, target)
         edit = functools.partial(_ptx_of_mutant, mutant, mutated)
     else:
-        own, edit = copy_sources(own, mutant.dtypes), mutant.edit_ptx
-    sources = [(own if kernels in mutant.compiled() else base) / f"{kernels}.cu" for kernels in KERNELS]
-    return cuda_emulated.build_library(sources, f"mutant_{slot}", guarded=True, edit_ptx=edit)
+        own, edit = copy_sources(own, target), mutant.edit_ptx
+    sources = [(own if kernels in mutant.compiled() else base / "cuda") / f"{kernels}.cu" for kernels in target.kernels]
+    return target.build(sources, f"mutant_{slot}", edit)
 
 
 def _ptx_of_mutant(mutant: Mutant, mutated: Path, source: str, ptx: str) -> str:
     if Path(source).stem not in mutant.compiled():
         return ptx
     path = mutated / "mutated.ptx"
-    build.run(["nvcc", *build.NVCC_FLAGS, *cuda_emulated.NVCC_FLAGS, "-ptx", mutated / source, "-o", path])
+    build.run(["nvcc", *build.NVCC_FLAGS, *nvcc_flags(), "-ptx", mutated / source, "-o", path])
     if _instructions(path.read_text()) == _instructions(ptx):
         raise Stale(f"{mutant.name}: no kernel differs; for a bug of the launchers' set host")
     return path.read_text()
@@ -89,26 +78,26 @@ def _instructions(ptx: str) -> str:
     return re.sub(r"\.(loc|file)\b.*", "", ptx)
 
 
-def build_base(dtypes) -> Path:
-    """The operators' library without a bug."""
-    base = copy_sources(WORK / "-".join(("base", *dtypes)), dtypes)
-    return cuda_emulated.build_library([base / f"{kernels}.cu" for kernels in KERNELS], "mutant_base", guarded=True)
+def build_base(target) -> Path:
+    """The library without a bug."""
+    base = copy_sources(WORK / f"base-{target.name}", target)
+    return target.build([base / f"{kernels}.cu" for kernels in target.kernels], "mutant_base")
 
 
-def _check(path: Path, dtypes, found) -> None:
+def _check(path: Path, target, found) -> None:
     torch.set_num_threads(1)
-    emulated = cuda_emulated.Emulated(path)
-    failure = first_failure(emulated, dtypes)
+    emulated = Emulated(path)
+    failure = first_failure(emulated, target)
     error = emulated.last_error()
     found.send(f"{failure}: {error}" if failure and error else failure)
 
 
-def check(path: Path, dtypes) -> str | None:
+def check(path: Path, target) -> str | None:
     """By what the library at `path` is caught, in a process of its own; None if it passes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mutants.battery"])
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_check, args=(path, dtypes, sending), daemon=True)
+    process = context.Process(target=_check, args=(path, target, sending), daemon=True)
     process.start()
     sending.close()
     try:
@@ -127,16 +116,18 @@ def caught_by(mutant, slot: str) -> str | None:
     """Raises Stale, or RuntimeError where the mutant does not compile."""
     path = build_mutant(mutant, slot)
     try:
-        return check(path, mutant.dtypes)
+        return check(path, mutant.target)
     finally:
         path.unlink()
 
 
-def _key_of_everything() -> str:
-    """Changes with the kernels, their torch layer, the checks, the emulator and the compiler."""
+@functools.cache
+def _key_of(target) -> str:
+    """Changes with the kernels, with what is between them and the checks, the checks, the emulator and the compiler."""
     tests = ROOT / "tests"
-    files = [*(ROOT / "csrc").rglob("*"), *(tests / "emulator").rglob("*"), *(tests / "cuda_emulated").rglob("*"),
-             *tests.glob("*.py"), tests / "backends" / "checks.py", HERE / "battery.py",
+    kernels = [path for name in ("common", "cuda") for path in (ROOT / "csrc" / name).rglob("*")]
+    own = [HERE / name for name in ("battery.py", "case.py", "target.py")]
+    files = [*kernels, *(tests / "emulator").rglob("*"), *tests.glob("*.py"), *own, *target.checked_by(),
              ROOT / "resnet_fused" / "backends" / "reference.py"]  # fmt: skip
     parts = [file.read_bytes() for file in sorted(files) if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")]
     return hashlib.sha256(b"\0".join([*parts, nvcc_version().encode()])).hexdigest()
@@ -151,7 +142,6 @@ class Results:
     """A line of JSON for each mutant that was run; resumes where an interrupted run ended."""
 
     def __init__(self):
-        self.everything = _key_of_everything()
         self.found = {}
         if RESULTS.exists():
             for line in RESULTS.read_text().splitlines():
@@ -160,14 +150,14 @@ class Results:
                     self.found[result["key"]] = result
 
     def key(self, mutant) -> str:
-        return hashlib.sha256(f"{self.everything} {mutant!r}".encode()).hexdigest()[:20]
+        target = getattr(mutant, "target", mutant)
+        return hashlib.sha256(f"{_key_of(target)} {mutant!r}".encode()).hexdigest()[:20]
 
     def get(self, mutant) -> dict | None:
         return self.found.get(self.key(mutant))
 
     def add(self, mutant, caught: str | None, seconds: float) -> dict:
-        name = getattr(mutant, "name", mutant)
-        result = {"key": self.key(mutant), "name": name, "caught_by": caught, "seconds": round(seconds, 1)}
+        result = {"key": self.key(mutant), "name": mutant.name, "caught_by": caught, "seconds": round(seconds, 1)}
         self.found[result["key"]] = result
         with open(RESULTS, "a") as file:
             file.write(json.dumps(result) + "\n")
@@ -192,14 +182,14 @@ def run(mutants, jobs: int) -> tuple[list[dict], list[str]]:
     todo.sort(key=results.key)  # as good as random: the first ones are a sample of all
     print(f"{len(mutants)} mutants, {len(mutants) - len(todo)} known from before", flush=True)
     number = 0
-    for dtypes in sorted({mutant.dtypes for mutant in todo}, key=lambda dtypes: (len(dtypes), dtypes[0] != "float32")):
-        print(f"the kernels without a bug: {', '.join(dtypes)}", flush=True)
-        begin, path = time.monotonic(), build_base(dtypes)
-        base = results.get(dtypes) or results.add(dtypes, check(path, dtypes), time.monotonic() - begin)
+    for target in dict.fromkeys(mutant.target for mutant in mutants if mutant in todo):
+        print(f"the kernels without a bug: {target.name}", flush=True)
+        begin, path = time.monotonic(), build_base(target)
+        base = results.get(target) or results.add(target, check(path, target), time.monotonic() - begin)
         if base["caught_by"]:
             return [], [f"the kernels without a bug fail: {base['caught_by']}"]
         with ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(one, mutant): mutant for mutant in todo if mutant.dtypes == dtypes}
+            futures = {pool.submit(one, mutant): mutant for mutant in todo if mutant.target == target}
             for future in as_completed(futures):
                 mutant, number = futures[future], number + 1
                 try:

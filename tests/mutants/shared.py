@@ -1,6 +1,7 @@
 """Bugs in what the kernels share: the grid, the walk over rows, sums over a block, elements, alignment."""
 
 from .mutant import Mutant
+from .target import CONV_SCALAR
 
 APPLY, BACKWARD, STATISTICS, STEM = (("bn_apply",), ("bn_backward",), ("bn_statistics",), ("stem_pool",))
 
@@ -91,4 +92,31 @@ ELEMENTS = [
            "return argument < A(0) ? A(0) : x;", "mask `<` for `<=`: a gradient where ReLU's argument is 0", BACKWARD),
 ]  # fmt: skip
 
-MUTANTS = [*SWEEP, *REDUCE, *ELEMENTS]
+PLANES = [
+    Mutant("planes-stride", "sweep.cuh", "int64_t stride = int64_t{N} << s.lanes_log2;",
+           "int64_t stride = int64_t{1} << s.lanes_log2;", "contiguous: accesses overlap", STATISTICS),
+    Mutant("planes-segment-end", "sweep.cuh", "last = min(first + s.length, s.pixels);", "last = first + s.length;",
+           "contiguous: the last segment reaches into the next plane", STATISTICS),
+    Mutant("planes-rows", "sweep.cuh", "for (int64_t row = at.row; row < at.end; row += at.step) {",
+           "for (int64_t row = at.row; row < at.end; ++row) {", "contiguous: threads share rows", STATISTICS),
+]  # fmt: skip
+
+PLAN = [
+    Mutant("plan-tiles-floor", "sweep.h", "s.tiles = ceil_div(along, lanes);",
+           "s.tiles = along < lanes ? 1 : along / lanes;", "the last tile of channels is left out", APPLY),
+    Mutant("plan-segments-floor", "sweep.h", "s.segments = ceil_div(shape.pixels, s.length);",
+           "s.segments = shape.pixels < s.length ? 1 : shape.pixels / s.length;", "the end of a plane is left out",
+           APPLY),
+    Mutant("plan-chunks-floor", "sweep.h", "s.chunks = ceil_div(s.rows, s.chunk_rows);",
+           "s.chunks = s.rows < s.chunk_rows ? 1 : s.rows / s.chunk_rows;", "the last chunk of rows is left out",
+           BACKWARD),
+    Mutant("reduce-rows-first", "reduce.cuh", "for (int row = 0; row < kThreads / lanes; ++row) {",
+           "for (int row = 1; row < kThreads / lanes; ++row) {", "off by one: a row's sum is left out", BACKWARD),
+]  # fmt: skip
+
+ROUNDING = [
+    Mutant("element-rounding", "element.cuh", "return __float2bfloat16_rn(x);", "return __float2bfloat16_rz(x);",
+           "results are cut off, not rounded", ("conv_fprop",), CONV_SCALAR),
+]  # fmt: skip
+
+MUTANTS = [*SWEEP, *PLANES, *PLAN, *REDUCE, *ELEMENTS, *ROUNDING]

@@ -1,5 +1,12 @@
 """All seeded bugs."""
 
-from . import batch_norm, ptx, shared, stem
+from . import batch_norm, convolution, convolution_results, ptx, shared, stem
 
-MUTANTS = [*shared.MUTANTS, *batch_norm.MUTANTS, *stem.MUTANTS, *ptx.MUTANTS]
+MUTANTS = [
+    *shared.MUTANTS,
+    *batch_norm.MUTANTS,
+    *stem.MUTANTS,
+    *convolution.MUTANTS,
+    *convolution_results.MUTANTS,
+    *ptx.MUTANTS,
+]

@@ -1,6 +1,5 @@
 """From setup.py's sources and flags to what is known of each kernel. What has not changed is not compiled again."""
 
-import ast
 import functools
 import importlib.util
 import json
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from build_cache import COMPILERS_AT_A_TIME, ROOT, digest, made, run
+from package_build import setup_list
 
 from . import sass
 from .occupancy import LIMITS, WARP, blocks_per_sm
@@ -22,14 +22,6 @@ _ENTRY = re.compile(r"\.entry\s+(\w+)\s*\([^)]*\)([^{]*)\{")
 _KERNEL = re.compile(r"Compiling entry function '(\w+)'")
 _FUNCTION = re.compile(r"Function properties for (\w+)")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-
-
-def setup_list(name: str) -> list[str]:
-    """A list that setup.py assigns, read and not run: running it builds the package."""
-    for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise LookupError(f"setup.py does not assign {name}")
 
 
 def sources() -> list[Path]:

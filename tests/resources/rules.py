@@ -14,8 +14,8 @@ def _keeps_to_registers(row: dict) -> list[str]:
 
 
 def _says_global(row: dict) -> list[str]:
-    """A generic access finds out at run time which memory its address is of. Convolutions are not bound by that."""
-    return [f"{row['generic']} generic accesses"] if row["generic"] and not row["kernel"].startswith("conv_") else []
+    """A generic access finds out at run time which memory its address is of."""
+    return [f"{row['generic']} generic accesses"] if row["generic"] else []
 
 
 def _accesses_are_wide(row: dict) -> list[str]:
