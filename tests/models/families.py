@@ -18,13 +18,13 @@ TORCHVISIONS = [pytest.param(n, marks=pytest.mark.slow if "101" in n or "152" in
 
 # → (network, images' extent, units that must run fused in a call)
 FAMILIES = {
-    "bottlenecks v1.5": lambda: (ResNet(Bottleneck, (1, 2, 1, 1), 10), 64, 6),
-    "bottlenecks v1": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, stride_on="1x1"), 64, 5),
-    "resnext": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, groups=32, width_per_group=4), 64, 5),
-    "wide": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, width_per_group=128), 64, 5),
+    "bottlenecks v1.5": lambda: (ResNet(Bottleneck, (1, 2, 1, 1), 10), 48, 6),
+    "bottlenecks v1": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, stride_on="1x1"), 48, 5),
+    "resnext": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, groups=32, width_per_group=4), 48, 5),
+    "wide": lambda: (ResNet(Bottleneck, (1, 1, 1, 1), 10, width_per_group=128), 48, 5),
     "cifar resnet": lambda: (models.create("resnet20"), 32, 10),
     "cifar plain": lambda: (models.create("plain20"), 32, 4),
-    "plain": lambda: (models.create("plain18", num_classes=10), 64, 5),
+    "plain": lambda: (models.create("plain18", num_classes=10), 48, 5),
     "vgg with batch norm": lambda: (VGG(((8, 8), (12, 12, 12), (16,)), True, 10, hidden=24), 32, 3),
     "vgg": lambda: (VGG(((8, 8), (12, 12, 12), (16,)), False, 10, hidden=24), 32, 0),
 }

@@ -1,5 +1,6 @@
 """Parameters, multiply-adds and kept bytes against the papers' tables, torchvision's documentation, and measurement."""
 
+import functools
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from resnet_fused.models.vgg import VGG
 from resnet_fused.modules import BasicBlock, Bottleneck
 
 
+@functools.lru_cache(maxsize=None)
 def counted(name, size=None, **options):
     with torch.device("meta"):
         model = models.create(name, **options)

@@ -1,11 +1,15 @@
 """create and list_models: names, defaults, options, and how weights are drawn."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from resnet_fused import models
 from resnet_fused.models.cifar import PaddedBlock, cifar_resnet
+from resnet_fused.models.resnet import ResNet
+from resnet_fused.modules import BasicBlock, Bottleneck
 
 
 def on_meta(name, **options):
@@ -62,11 +66,15 @@ def test_options_that_a_network_does_not_have():
             on_meta(name, **{option: True})
 
 
-@pytest.mark.parametrize("name, last", (("resnet18", "bn2"), ("resnet50", "bn3"), ("resnet20", "bn2")))
-def test_zero_init_residual(name, last):
-    """Then and only then each block but those that change the shape is relu(x)."""
+@pytest.mark.parametrize("build, last", (
+    (partial(ResNet, BasicBlock, (2, 1, 1, 1), 10), "bn2"),
+    (partial(ResNet, Bottleneck, (2, 1, 1, 1), 10), "bn3"),
+    (partial(models.create, "resnet20"), "bn2"),
+))  # fmt: skip
+def test_zero_init_residual(build, last):
+    """Then and only then each block that does not change the shape is relu(x)."""
     for zero in (False, True):
-        model = models.create(name, zero_init_residual=zero)
+        model = build(zero_init_residual=zero)
         scales = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
         for key, scale in scales.items():
             expected = 0.0 if zero and key.endswith(f".{last}") else 1.0
