@@ -46,7 +46,7 @@ class ConvFeatures(nn.Sequential):
     """An nn.Sequential of anything, in which each longest series of convolution, batch norm and ReLU runs as one unit.
 
     Children, their names, parameters and state_dict are nn.Sequential's, and so are slices, which are ConvFeatures too.
-    Under torch.compile the children are called one by one.
+    Where a graph is captured (torch.compile, torch.fx) the children are called one by one.
     """
 
     def parts(self) -> list[nn.Module]:
@@ -66,7 +66,8 @@ class ConvFeatures(nn.Sequential):
         return [*parts, ConvChain(*series)] if series else parts
 
     def forward(self, x: Tensor) -> Tensor:
-        for part in self if torch.compiler.is_compiling() else self.parts():
+        captured = torch.compiler.is_compiling() or not isinstance(x, Tensor)
+        for part in self if captured else self.parts():
             x = part(x)
         return x
 

@@ -167,6 +167,25 @@ def test_explain_names_the_series():
         ("0 to 5", "ConvChain", "cpu"), ("7 to 9", "ConvChain", "cpu")]  # fmt: skip
 
 
+def test_traced_by_fx():
+    """torchvision's feature extraction is made of it; the graph holds the real children."""
+    eager, ours = pair(ConvFeatures)
+    graph = torch.fx.symbolic_trace(ours)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == [str(i) for i in range(len(ours))]
+    assert_same(graph(image()), eager(image()))
+
+
+@pytest.mark.slow
+def test_measuring_leaves_the_model_alone():
+    """Trials of a unit run on copies of its parameters and buffers, though the unit is made for the call."""
+    _, ours = pair(ConvFeatures)
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    rows = resnet_fused.tune(ours, image()).rows
+    assert len(rows) == 2 and all(row.reason.startswith("measured: ") for row in rows)
+    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, bias", ((ConvChain, False), (ConvChain, True), (ConvFeatures, True)))
 def test_compiled(kind, bias):
