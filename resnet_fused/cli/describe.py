@@ -1,7 +1,7 @@
 """``resnet-fused describe``: what networks consist of, side by side, stage by stage.
 
-The bytes kept for the backward pass are by formula (resnet_fused/models/count.py): eager keeps each convolution's output
-and the activation behind it, a fused unit one of the two.
+The bytes kept for the backward pass are by formula (resnet_fused/models/count.py): eager keeps each convolution's
+output and the activation behind it, a fused unit one of the two.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def add_parser(commands: Any) -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
         "describe", help="show what networks consist of", allow_abbrev=False,
-        description="Show networks side by side: the layers of each stage, output sizes, parameters, multiply-adds, and "
-        "the bytes of activations in float32 that training keeps for the backward pass, eager and fused. Nothing is "
-        "run. Exit status 2 for a name that is none.",
+        description="Show networks side by side: the layers of each stage, output sizes, parameters, multiply-adds, "
+        "and the bytes of activations in float32 that training keeps for the backward pass, eager and fused. Nothing "
+        "is run. Exit status 2 for a name that is none.",
     )
     option = parser.add_argument
     option("models", nargs="+", metavar="MODEL", help=f"among {', '.join(models.list_models())}")

@@ -44,8 +44,8 @@ def svg(descriptions: Sequence[Description]) -> str:
     for column, description in enumerate(descriptions):
         _title(axes, description, MARGIN + COLUMN * column + WIDTH / 2)
         _spine(axes, description, tops, MARGIN + COLUMN * column + WIDTH / 2)
-    axes.annotate("arcs: shortcuts, dashed where they change the shape", (0.1, height - NOTE / 2), va="center", size=7.5,
-                  color="dimgray")  # fmt: skip
+    note = "arcs: shortcuts, dashed where they change the shape"
+    axes.annotate(note, (0.1, height - NOTE / 2), va="center", size=7.5, color="dimgray")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "resnet_fused", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
@@ -93,7 +93,8 @@ def _arc(axes: Any, shortcut: str, x: float, top: float, bottom: float) -> None:
     patches = require("matplotlib.patches", "matplotlib", PURPOSE)
     axes.add_patch(patches.FancyArrowPatch(
         (x, top), (x, bottom), connectionstyle=f"arc3,rad={-2 * BULGE / (bottom - top)}", arrowstyle="->",
-        mutation_scale=8, linewidth=0.9, linestyle="-" if shortcut == "identity" else "--", shrinkA=0, shrinkB=0, zorder=4,
+        mutation_scale=8, linewidth=0.9, linestyle="-" if shortcut == "identity" else "--", shrinkA=0, shrinkB=0,
+        zorder=4,
     ))  # fmt: skip
 
 

@@ -1,14 +1,15 @@
-"""Convolution, batch norm and ReLU in series, any number of times, as one unit; and what runs such series where it meets them."""
+"""Convolution, batch norm and ReLU in series, any number of times, as one unit; and what finds such series."""
 
 from __future__ import annotations
 
 import copy
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from resnet_fused.modules.fused import FusedModule, _save_something, _tracks
-from resnet_fused.modules.members import ConvBN, Members, Obstacle, is_frozen
+from resnet_fused.modules.fused import FusedModule, _save_something
+from resnet_fused.modules.members import ConvBN, Members, Obstacle
 
 
 class ConvChain(FusedModule, nn.Sequential):
@@ -21,25 +22,37 @@ class ConvChain(FusedModule, nn.Sequential):
     Convolutions may have biases. Errors are eager's. Ioffe & Szegedy 2015 (Batch Normalization), section 3.2.
     """
 
+    _ran_eager = False
+
     def members(self) -> Members:
         children = list(self)
         if not children or len(children) % 3:
             raise Obstacle("its children are not convolution, batch norm, ReLU, …")
-        main = tuple(_without_bias(*children[i : i + 2]) for i in range(0, len(children), 3))
+        main = tuple(_without_bias(conv, bn) for conv, bn in self._pairs())
         return Members(main, tuple(children[2::3]))
 
     def eager_forward(self, x: Tensor) -> Tensor:
+        self._ran_eager = True
         return nn.Sequential.forward(self, x)
 
-    def _fused(self, backend: str, members: Members, units, projection, x: Tensor, weights) -> Tensor:
-        out = super()._fused(backend, members, units, projection, x, weights)
-        children = list(self)
-        biased = [(conv, bn) for conv, bn in zip(children[::3], children[1::3]) if conv.bias is not None]
-        for conv, bn in biased:
-            _add_to_running_mean(bn, conv.bias)
-        if any(_tracks(bn) for _, bn in biased):
-            _save_something()  # a checkpoint's recomputation goes as far as this, behind the last update
+    def fused_forward(self, x: Tensor) -> Tensor:
+        updated = [(conv, bn) for conv, bn in self._pairs() if _bias_moves(conv, bn) and _updates(bn)]
+        if not updated:
+            return super().fused_forward(x)
+        outer, self._ran_eager = self._ran_eager, False  # a unit that is measured calls itself
+        try:
+            out = super().fused_forward(x)
+            if not self._ran_eager:
+                for conv, bn in updated:
+                    _add_to_running_mean(bn, conv.bias)
+                _save_something()  # a checkpoint's recomputation goes as far as this, behind the last update
+        finally:
+            self._ran_eager = outer
         return out
+
+    def _pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        children = list(self)
+        return zip(children[::3], children[1::3])
 
 
 class ConvFeatures(nn.Sequential):
@@ -89,7 +102,7 @@ def _without_bias(conv: nn.Module, bn: nn.Module) -> ConvBN:
         return ConvBN(conv, bn)
     acc = torch.promote_types(conv.bias.dtype, torch.float32)
     shift = conv.bias.to(acc)
-    if is_frozen(bn):
+    if not (bn.training or bn.running_mean is None):
         shift = shift * (bn.running_var.to(acc) + bn.eps).rsqrt()
         shift = shift if bn.weight is None else shift * bn.weight
     else:
@@ -116,11 +129,13 @@ def _with_parameters(module: nn.Module, **parameters) -> nn.Module:
     return changed
 
 
+def _updates(bn: nn.Module) -> bool:
+    return bn.training and bn.track_running_stats and bn.running_mean is not None
+
+
 @torch.no_grad()
 def _add_to_running_mean(bn: nn.BatchNorm2d, bias: Tensor) -> None:
     """What the bias adds to the batch's mean: momentum·b to (1 − momentum)·running + momentum·mean(raw)."""
-    if not _tracks(bn) or bn.running_mean is None:
-        return
     momentum = bn.momentum
     if momentum is None:  # cumulative average; the counter was advanced by the update
         momentum = 1.0 / float(bn.num_batches_tracked)

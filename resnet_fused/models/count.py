@@ -5,8 +5,8 @@ Multiply-adds are those of convolutions (N·K·P·Q·C/groups·R·S) and linear 
 
 Kept between a training step's forward and backward pass, per layer, by formula:
 
-    eager    the network's input; of each batch norm its input, which is the convolution's output; of each ReLU its output
-    fused    the same, without the outputs of the ReLUs within a unit, between two convolutions or before the stem's pool
+    eager    the network's input; of each batch norm its input, the convolution's output; of each ReLU its output
+    fused    the same but the outputs of the ReLUs within a unit: between two convolutions, before the stem's pool
 
 so eager keeps each convolution's output and the activation behind it, a fused unit one of the two. A max pool keeps its
 output, for the next convolution, and indices: 8 bytes each, in a fused stem 1. Layers that feed a linear layer keep

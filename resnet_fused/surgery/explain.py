@@ -62,7 +62,7 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
     names = {module: name or "(model)" for name, module in model.named_modules()}
     # A unit made for the call, of children of the model, stands where its first child does.
     places = [r.module if r.module in names else next(r.module.children()) for r in records]
-    ran = {place: Row(_name(r.module, names), _kind(r.module), r.backend, r.reason) for place, r in zip(places, records)}
+    ran = {place: Row(_name(r.module, names), _kind(r.module), *r[1:]) for place, r in zip(places, records)}
     rows, inside = [], {child for r in records if r.module not in names for child in _unit_children(r.module)}
     for module, name in names.items():
         if module in ran:

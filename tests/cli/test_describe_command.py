@@ -66,8 +66,8 @@ def test_numbers_of_a_stage(capsys):
                     f"{(6 + 6 + 1 + 2) * one:.3g} / {(6 + 3 + 1 + 0.25) * one:.3g} MiB")  # fmt: skip
 
 
-@pytest.mark.parametrize("value, text", ((0, "0"), (650, "650"), (9536, "9.54 k"), (999_600, "1 M"), (1.814e9, "1.81 G"),
-                                         (123.6e9, "124 G"), (1234e9, "1234 G")))  # fmt: skip
+@pytest.mark.parametrize("value, text", ((0, "0"), (650, "650"), (9536, "9.54 k"), (999_600, "1 M"),
+                                         (1.814e9, "1.81 G"), (123.6e9, "124 G"), (1234e9, "1234 G")))  # fmt: skip
 def test_numbers_in_words(value, text):
     assert describe.count(value) == text
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import resnet_fused
+from resnet_fused import dispatch
 from resnet_fused.models import ConvChain, ConvFeatures
 from resnet_fused.modules import FusedModule, record
 
@@ -173,6 +174,22 @@ def test_traced_by_fx():
     graph = torch.fx.symbolic_trace(ours)
     assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == [str(i) for i in range(len(ours))]
     assert_same(graph(image()), eager(image()))
+
+
+def test_a_unit_that_is_measured_first(monkeypatch):
+    """Trials run the unit within its own call, eager too; the running mean still gets the bias, and once."""
+    nested = []
+
+    def choose_for(operand, problem, trial):
+        if nested:
+            return dispatch.Choice(dispatch.EAGER, "a trial")
+        nested.append(trial())
+        nested[0]()
+        return dispatch.Choice("cpu", "measured")
+
+    eager, ours = pair()
+    monkeypatch.setattr(dispatch, "choose_for", choose_for)
+    assert_same(ran(lambda: step(ours, image()), ["cpu"]), step(eager, image()))
 
 
 @pytest.mark.slow
