@@ -3,9 +3,10 @@
     model = resnet_fused.fuse(torchvision.models.resnet50())   # in place; unfuse() undoes it
     print(resnet_fused.explain(model, images))                 # what will run, and why
 
-The layers, each importing only those below it: surgery, modules, autograd, ops, dispatch, backends, kernels.
+The layers, each importing only those below it: surgery, models, modules, autograd, ops, dispatch, backends, kernels.
 """
 
+from resnet_fused import models
 from resnet_fused.dispatch import BackendUnavailable, backend, set_winograd
 from resnet_fused.modules import BasicBlock, Bottleneck, ConvBNAct, textbook
 from resnet_fused.surgery import explain, fuse, tune, unfuse
@@ -19,6 +20,7 @@ __all__ = [
     "backend",
     "explain",
     "fuse",
+    "models",
     "set_winograd",
     "textbook",
     "tune",

@@ -1,4 +1,5 @@
-"""The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it, ``tune`` chooses by measuring."""
+"""The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it, ``tune`` chooses by measuring,
+``describe`` shows networks."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import sys
 from typing import Sequence
 
-from . import bench, info, tune
+from . import bench, describe, info, tune
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_parser(commands)
     bench.add_parser(commands)
     tune.add_parser(commands)
+    describe.add_parser(commands)
     return parser
 
 

@@ -13,7 +13,7 @@ from resnet_fused.surgery.fuse import why_not
 
 
 class Row(NamedTuple):
-    name: str  # the module's qualified name; "(model)" for the model itself
+    name: str  # the module's qualified name; "(model)" for the model itself; "first to last" for a series of layers
     unit: str
     backend: str | None  # None: eager PyTorch
     reason: str
@@ -60,8 +60,10 @@ def call_without_trace(model: nn.Module, x: Tensor, records: list[Record]) -> No
 
 def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
     names = {module: name or "(model)" for name, module in model.named_modules()}
-    ran = {r.module: Row(names[r.module], _kind(r.module), r.backend, r.reason) for r in records}
-    rows, inside = [], set()
+    # A unit made for the call, of children of the model, stands where its first child does.
+    places = [r.module if r.module in names else next(r.module.children()) for r in records]
+    ran = {place: Row(_name(r.module, names), _kind(r.module), *r[1:]) for place, r in zip(places, records)}
+    rows, inside = [], {child for r in records if r.module not in names for child in _unit_children(r.module)}
     for module, name in names.items():
         if module in ran:
             rows.append(ran[module])
@@ -74,6 +76,14 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)) and module not in inside:
             rows.append(Row(name, type(module).__name__, None, "not part of a residual block or stem that is fused"))
     return Explanation(tuple(rows))
+
+
+def _name(module: nn.Module, names: dict[nn.Module, str]) -> str:
+    """A unit's name; of one that is not itself in the model, those of its first and last child."""
+    if module in names:
+        return names[module]
+    first, *_, last = (names[child] for child in module.children())
+    return f"{first} to {last}"
 
 
 def _kind(module: nn.Module) -> str:

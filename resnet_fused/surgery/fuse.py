@@ -6,16 +6,17 @@ import warnings
 
 from torch import nn
 
+from resnet_fused.models.resnet import ResNet
 from resnet_fused.modules import blocks
 
-_FUSED_CLASSES = (blocks.BasicBlock, blocks.Bottleneck, blocks.ResNet)
+_FUSED_CLASSES = (blocks.BasicBlock, blocks.Bottleneck, blocks.ResNet, ResNet)  # fuse() puts in the first that fits
 
 
 def why_not(module: nn.Module) -> str | None:
     """Why fuse() leaves a module alone that looks like a torchvision block or ResNet; None for all others."""
     for fused in _FUSED_CLASSES:
         eager = fused.eager_class
-        if isinstance(module, eager) and type(module) not in (eager, fused):
+        if isinstance(module, eager) and type(module) not in (eager, *_FUSED_CLASSES):
             return f"{type(module).__name__} is a subclass of torchvision's {eager.__name__} and may compute otherwise"
         if type(module) is eager and ("forward" in module.__dict__ or "_forward_impl" in module.__dict__):
             return "its forward was replaced on the instance"

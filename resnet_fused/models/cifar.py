@@ -1,0 +1,69 @@
+"""The residual networks for CIFAR-10: 6n + 2 layers, shortcuts without parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_fused.models.staged import StagedNet
+from resnet_fused.modules import BasicBlock, ConvBNAct, FusedModule
+from resnet_fused.modules.members import ConvBN, Members
+
+WIDTHS = (16, 32, 64)
+
+
+class PaddedBlock(FusedModule):
+    """A basic block that changes the shape, with the shortcut of option A: every stride-th pixel, then zero channels.
+
+        out = relu(bn2(conv2(relu(bn1(conv1(x))))) + pad(x[:, :, ::stride, ::stride]))
+
+    x: [N, inplanes, H, W] → [N, planes, ⌈H/stride⌉, ⌈W/stride⌉], planes ≥ inplanes; the zeros come behind x's channels.
+    The branch runs as one unit; the sum and its ReLU are PyTorch's. He et al. 2016, section 3.3 (A) and 4.2.
+    """
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        if planes < inplanes:
+            raise ValueError(f"zero channels cannot lead from {inplanes} to {planes} channels")
+        self.conv1 = nn.Conv2d(inplanes, planes, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.stride = stride
+
+    def members(self) -> Members:
+        return Members((ConvBN(self.conv1, self.bn1), ConvBN(self.conv2, self.bn2)), (self.relu,))
+
+    def final_relu(self) -> bool:
+        return False
+
+    def eager_forward(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.fused_forward(x)
+        more = out.shape[1] - x.shape[1]
+        out += F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, more))
+        return self.relu(out)
+
+
+def cifar_resnet(depth: int, num_classes: int = 10, zero_init_residual: bool = False) -> StagedNet:
+    """ResNet of 6n + 2 layers: a 3×3 stem, n basic blocks each of 16, 32 and 64 channels, and a linear layer.
+
+    Raises ValueError for a depth that is not 6n + 2. He et al. 2016, section 4.2.
+    """
+    n = blocks_per_stage(depth)
+    stages = [nn.Sequential(*(BasicBlock(16, 16) for _ in range(n)))]
+    for inplanes, planes in zip(WIDTHS, WIDTHS[1:]):
+        first = PaddedBlock(inplanes, planes, 2)
+        stages.append(nn.Sequential(first, *(BasicBlock(planes, planes) for _ in range(n - 1))))
+    return StagedNet(ConvBNAct(3, 16), stages, WIDTHS[-1], num_classes, zero_init_residual)
+
+
+def blocks_per_stage(depth: int) -> int:
+    """n of 6n + 2."""
+    n, left = divmod(depth - 2, 6)
+    if left or n < 1:
+        raise ValueError(f"a CIFAR network has 6n + 2 layers: 8, 14, 20, …; not {depth}")
+    return n

@@ -1,0 +1,182 @@
+"""What a network consists of, layer by layer: sizes, parameters, multiply-adds, and bytes kept for the backward pass.
+
+Counted from shapes: the network's children are called one by one on the meta device, where nothing is computed.
+Multiply-adds are those of convolutions (N·K·P·Q·C/groups·R·S) and linear layers (N·out·in), as in the papers' tables.
+
+Kept between a training step's forward and backward pass, per layer, by formula:
+
+    eager    the network's input; of each batch norm its input, the convolution's output; of each ReLU its output
+    fused    the same but the outputs of the ReLUs within a unit: between two convolutions, before the stem's pool
+
+so eager keeps each convolution's output and the activation behind it, a fused unit one of the two. A max pool keeps its
+output, for the next convolution, and indices: 8 bytes each, in a fused stem 1. Layers that feed a linear layer keep
+their output, dropout a byte of mask for each value besides. Vectors of a channel are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resnet_fused.models.cifar import PaddedBlock
+from resnet_fused.models.conv_chain import ConvFeatures
+from resnet_fused.modules import FusedModule
+from resnet_fused.modules.members import Obstacle
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_NORMS = (nn.modules.batchnorm._NormBase,)
+
+
+class Layer(NamedTuple):
+    """One call of a layer. `unit`: the name of the block that it belongs to, where there is a shortcut around it."""
+
+    name: str
+    kind: str  # input, conv, norm, relu, pool, linear, dropout or other
+    text: str
+    size: tuple[int, ...]  # of its output
+    parameters: int
+    multiply_adds: int
+    kept_eager: int  # bytes
+    kept_fused: int
+    unit: str | None = None
+    shortcut: str | None = None  # identity, projection or padded
+    in_shortcut: bool = False
+
+
+class _Unit(NamedTuple):
+    name: str
+    depth: int  # convolutions of the main branch
+    pool: bool
+    shortcut: str | None
+    projection: frozenset
+
+
+def layers(model: nn.Module, size: tuple[int, ...], itemsize: int = 4) -> tuple[Layer, ...]:
+    """Every layer of `model` in the order of calls, for images of size (N, C, H, W) and `itemsize` bytes a value.
+
+    Works on a copy of the model, which is left alone; it may be on the meta device itself. The kept bytes are those of
+    the model's ReLUs working in place, as they do in all networks here. Raises RuntimeError where the images are too
+    small for the network.
+    """
+    model = copy.deepcopy(model).to("meta").eval()
+    x = torch.empty(size, device="meta", dtype=next(model.parameters()).dtype)
+    count = _Count(model, itemsize)
+    count.add_input(x)
+    for leaf in model.modules():
+        if not list(leaf.children()):
+            leaf.register_forward_hook(count.add)
+        if isinstance(leaf, _NORMS):
+            leaf.forward = lambda x: x  # no shape changes, and on the meta device it takes milliseconds
+    with torch.no_grad():
+        model(x)
+    return tuple(count.layers)
+
+
+class _Count:
+    def __init__(self, model: nn.Module, itemsize: int) -> None:
+        self.names = {module: name for name, module in model.named_modules()}
+        self.units = _units_by_leaf(model, self.names)
+        self.itemsize = itemsize
+        self.layers: list[Layer] = []
+        self.relus: dict[_Unit, int] = {}  # called so far
+        self.seen: set[nn.Module] = set()
+
+    def add_input(self, x: Tensor) -> None:
+        kept = x.numel() * self.itemsize
+        self.layers.append(Layer("", "input", "input", tuple(x.shape), 0, 0, kept, kept))
+
+    def add(self, leaf: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+        """The forward hook of every leaf."""
+        unit = self.units.get(leaf)
+        eager, fused = self._kept(leaf, inputs[0].numel(), out.numel(), unit)
+        parameters = 0 if leaf in self.seen else sum(p.numel() for p in leaf.parameters())
+        self.seen.add(leaf)
+        layer = Layer(self.names[leaf], _kind(leaf), _text(leaf), tuple(out.shape), parameters,
+                      _multiply_adds(leaf, out), eager, fused)  # fmt: skip
+        if unit is not None and unit.shortcut is not None:
+            layer = layer._replace(unit=unit.name, shortcut=unit.shortcut, in_shortcut=leaf in unit.projection)
+        self.layers.append(layer)
+
+    def _kept(self, leaf: nn.Module, taken: int, given: int, unit: _Unit | None) -> tuple[int, int]:
+        """Bytes that eager keeps of this layer, and fused; see the file's docstring."""
+        values = given * self.itemsize
+        if isinstance(leaf, _NORMS):
+            return (taken * self.itemsize,) * 2
+        if isinstance(leaf, nn.ReLU):
+            inner = unit is not None and (self._relu_call(unit) < unit.depth or unit.pool)
+            return values, 0 if inner else values
+        if isinstance(leaf, nn.MaxPool2d):
+            return values + 8 * given, values + (1 if unit is not None else 8) * given
+        if isinstance(leaf, nn.Dropout):
+            return (values + given,) * 2
+        return (values if isinstance(leaf, _POOLS) else 0,) * 2
+
+    def _relu_call(self, unit: _Unit) -> int:
+        self.relus[unit] = self.relus.get(unit, 0) + 1
+        return self.relus[unit]
+
+
+def _units_by_leaf(model: nn.Module, names: dict[nn.Module, str]) -> dict[nn.Module, _Unit]:
+    found = {}
+    for module, name in names.items():
+        parts = module.parts() if isinstance(module, ConvFeatures) else [module]
+        for part in parts:
+            if isinstance(part, FusedModule):
+                found.update(_leaves_of(part, names.get(part, name)))
+    return found
+
+
+def _leaves_of(module: FusedModule, name: str) -> dict[nn.Module, _Unit]:
+    """A unit's leaves; none where its structure is not what is fused."""
+    try:
+        members = module.members()
+    except Obstacle:
+        return {}
+    projection = frozenset(child for pair in members.projection for child in pair)
+    unit = _Unit(name, len(members.main), members.pool is not None, _shortcut(module, bool(projection)), projection)
+    # A network that is the unit of its own stem has more leaves than the unit.
+    leaves = members.all() if unit.pool else module.modules()
+    return {leaf: unit for leaf in leaves if not list(leaf.children())}
+
+
+def _shortcut(module: FusedModule, projects: bool) -> str | None:
+    if isinstance(module, PaddedBlock):
+        return "padded"
+    return "projection" if projects else "identity" if module.identity() else None
+
+
+def _multiply_adds(leaf: nn.Module, out: Tensor) -> int:
+    if isinstance(leaf, nn.Conv2d):
+        return out.numel() * leaf.weight[0].numel()
+    return out.numel() * leaf.in_features if isinstance(leaf, nn.Linear) else 0
+
+
+def _kind(leaf: nn.Module) -> str:
+    kinds = {"conv": nn.Conv2d, "norm": _NORMS, "relu": nn.ReLU, "pool": _POOLS, "linear": nn.Linear,
+             "dropout": nn.Dropout}  # fmt: skip
+    return next((kind for kind, types in kinds.items() if isinstance(leaf, types)), "other")
+
+
+def _text(leaf: nn.Module) -> str:
+    """As the papers' tables and figures write it: 3x3 conv, 64, /2."""
+    if isinstance(leaf, nn.Conv2d):
+        words = [f"{_by(leaf.kernel_size)} conv", str(leaf.out_channels), *_stride(leaf)]
+        return ", ".join([*words, f"{leaf.groups} groups"] if leaf.groups > 1 else words)
+    if isinstance(leaf, nn.MaxPool2d):
+        return ", ".join((f"{_by(leaf.kernel_size)} max pool", *_stride(leaf)))
+    if isinstance(leaf, nn.AdaptiveAvgPool2d):
+        return f"average pool to {_by(leaf.output_size)}"
+    return f"fc {leaf.out_features}" if isinstance(leaf, nn.Linear) else type(leaf).__name__
+
+
+def _by(extent) -> str:
+    return "x".join(map(str, extent if isinstance(extent, tuple) else (extent, extent)))
+
+
+def _stride(leaf: nn.Module) -> list[str]:
+    stride = leaf.stride if isinstance(leaf.stride, tuple) else (leaf.stride,)
+    return [] if math.prod(stride) == 1 else [f"/{stride[0]}"]

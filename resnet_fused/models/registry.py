@@ -1,0 +1,80 @@
+"""The networks by name."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from typing import Callable, NamedTuple
+
+from torch import nn
+
+from resnet_fused.models.cifar import cifar_resnet
+from resnet_fused.models.plain import cifar_plain, plain
+from resnet_fused.models.resnet import ResNet
+from resnet_fused.models.vgg import vgg
+from resnet_fused.modules import BasicBlock, Bottleneck
+
+
+class Entry(NamedTuple):
+    build: Callable[..., nn.Module]
+    image: int  # height and width of the images that the paper trained on
+    num_classes: int
+
+
+def _imagenet() -> dict[str, Callable[..., nn.Module]]:
+    shallow, deep, deepest = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
+    return {
+        "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+        "resnet34": partial(ResNet, BasicBlock, shallow),
+        "resnet50": partial(ResNet, Bottleneck, shallow),
+        "resnet101": partial(ResNet, Bottleneck, deep),
+        "resnet152": partial(ResNet, Bottleneck, deepest),
+        "resnext50_32x4d": partial(ResNet, Bottleneck, shallow, groups=32, width_per_group=4),
+        "resnext101_32x8d": partial(ResNet, Bottleneck, deep, groups=32, width_per_group=8),
+        "resnext101_64x4d": partial(ResNet, Bottleneck, deep, groups=64, width_per_group=4),
+        "wide_resnet50_2": partial(ResNet, Bottleneck, shallow, width_per_group=128),
+        "wide_resnet101_2": partial(ResNet, Bottleneck, deep, width_per_group=128),
+        **{f"plain{depth}": partial(plain, depth) for depth in (18, 34)},
+        **{f"vgg{depth}": partial(vgg, depth, False) for depth in (16, 19)},
+        **{f"vgg{depth}_bn": partial(vgg, depth, True) for depth in (16, 19)},
+    }
+
+
+def _cifar() -> dict[str, Callable[..., nn.Module]]:
+    depths = (20, 32, 44, 56, 110)
+    return {
+        **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (*depths, 1202)},
+        **{f"plain{depth}": partial(cifar_plain, depth) for depth in depths},
+    }
+
+
+_ENTRIES = {
+    **{name: Entry(build, 224, 1000) for name, build in _imagenet().items()},
+    **{name: Entry(build, 32, 10) for name, build in _cifar().items()},
+}
+
+
+def list_models() -> list[str]:
+    """Every name that create() knows."""
+    return list(_ENTRIES)
+
+
+def entry(name: str) -> Entry:
+    """What is known of a name; ValueError, with the names that are near, for one that is none."""
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(str(name), _ENTRIES, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "resnet_fused.models.list_models() lists all"
+        raise ValueError(f"there is no model {name!r}; {hint}")
+    return _ENTRIES[name]
+
+
+def create(name: str, num_classes: int | None = None, **options) -> nn.Module:
+    """A network by its name, with fused units, in float32 and training mode, its weights drawn anew.
+
+    num_classes: 1000 for ImageNet's networks and 10 for CIFAR's unless given. options: zero_init_residual (residual
+    networks), stride_on (bottlenecks: "3x3" or "1x1"), dropout (VGG). The same module runs unfused within
+    resnet_fused.backend("eager"). Raises ValueError for an unknown name, TypeError for an
+    option that the network does not have.
+    """
+    build, _, default = entry(name)
+    return build(num_classes=default if num_classes is None else num_classes, **options)
