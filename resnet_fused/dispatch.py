@@ -59,10 +59,10 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _why_cannot(backend: str, device: str, dtype: torch.dtype, unavailable: dict[str, str | None]) -> str | None:
-    """Of the compiled backends, which serve the device of their name."""
+    """Of the compiled backends: Triton's serves CUDA, the others the device of their name."""
     if unavailable[backend] is not None:
         return unavailable[backend]
-    if device != backend:
+    if device != ("cuda" if backend == "triton" else backend):
         return f"backend {backend!r} has no kernels for device {device!r}"
     if dtype not in DTYPES:
         return f"the {backend.upper()} kernels take {', '.join(map(_name, DTYPES))}, not {_name(dtype)}"

@@ -196,6 +196,10 @@ MODES = {
     "reduce_two": lambda i: Case(
         "bn_backward_reduce", (i.grad, i.out, i.raw, i.affine, True, i.raw2, i.affine2), _outputs(i)
     ),
+    "mask_reduce": lambda i: Case("bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine), _outputs(i)),
+    "mask_reduce_two": lambda i: Case(
+        "bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine, i.raw2, i.affine2), _outputs(i)
+    ),
     "reduce_frozen": lambda i: Case("bn_backward_reduce", (i.grad, i.out, None, None, True), _outputs(i)),
     "reduce_frozen_linear": lambda i: Case("bn_backward_reduce", (i.grad, None, None, None, False), _outputs(i)),
     "backward_apply": lambda i: Case("bn_backward_apply", (i.grad, None, i.raw, i.affine, False, i.means), 4),

@@ -82,6 +82,11 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return torch.stack(rows)
 
 
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
+    g = _format_as(grad.masked_fill(out <= 0, 0), x)
+    return g, bn_backward_reduce(g, None, x, affine, False, x2, affine2)
+
+
 def _bn_backward(g: Tensor, x: Tensor, affine: Tensor, means: Tensor) -> Tensor:
     return _row(affine[1]) * (g - _row(means[0]) - _normalised(x, affine) * _row(means[1]))
 

@@ -1,0 +1,132 @@
+"""Mean and M2 = sum (x - mean)^2 per channel, in two stages: every program those of its tiles, then one program per few
+channels those of all. A program's sums are of x - pivot and its square, with its first tile's mean as the pivot, so that
+nothing cancels: that tile is one of at most T about as large ones, so (pivot - mean)^2 is below T times the variance.
+Parts are merged as by Chan, Golub and LeVeque 1979 (Updating formulae and a pairwise algorithm for computing sample
+variances), formula 1.5, for all parts at once, in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from resnet_fused.backends.triton import dense
+from resnet_fused.backends.triton.element import to_acc
+from resnet_fused.backends.triton.launch import launch
+from resnet_fused.backends.triton.sweep import ceil_div, sweep_of
+from resnet_fused.backends.triton.tile import channels_of, chunk_of, pixels_before, tile_of
+
+MERGE_CHANNELS = 16  # of a program of the second stage,
+MERGE_CHUNKS = 64  # which takes so many parts at a time
+FINALIZE_CHANNELS = 256
+
+
+@triton.jit(do_not_specialize=["tiles"])
+def bn_statistics_kernel(x, partial, view, tiles, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    chunk, first, end = chunk_of(tiles)
+    channel = channels_of(tiles, BLOCK_C)
+    offset, there = tile_of(first, channel, view, tiles, BLOCK_P)
+    values = to_acc(tl.load(x + offset, mask=there, other=0))
+    count = (pixels_before(first + 1, view, tiles) - pixels_before(first, view, tiles)).to(values.dtype)
+    pivot = tl.sum(values, 0) / count
+    pivot = tl.where(pivot - pivot == 0, pivot, 0)  # not of infinities
+    sums = tl.zeros([BLOCK_P, BLOCK_C], values.dtype)
+    squares = tl.zeros([BLOCK_P, BLOCK_C], values.dtype)
+    for tile in range(first, end):
+        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        d = tl.where(there, to_acc(tl.load(x + offset, mask=there)) - pivot[None, :], 0)
+        sums += d
+        squares = tl.fma(d, d, squares)
+    n = (pixels_before(end, view, tiles) - pixels_before(first, view, tiles)).to(tl.float64)
+    total = tl.sum(sums, 0).to(tl.float64)
+    mean = total / n
+    m2 = tl.sum(squares, 0).to(tl.float64) - total * mean
+    row = partial + chunk.to(tl.int64) * 2 * view.channels + channel
+    tl.store(row, pivot.to(tl.float64) + mean, mask=channel < view.channels)
+    tl.store(row + view.channels, tl.where(m2 <= 0, 0, m2), mask=channel < view.channels)
+
+
+@triton.jit
+def parts_of(first, chunks, channel, channels, BLOCK_CHUNKS: tl.constexpr):
+    """The chunks [BLOCK_CHUNKS] from `first` on, and which of them and the channels exist, [BLOCK_CHUNKS, BLOCK_C]."""
+    chunk = first + tl.arange(0, BLOCK_CHUNKS)
+    return chunk, (chunk < chunks)[:, None] & (channel < channels)[None, :]
+
+
+@triton.jit(do_not_specialize=["tiles", "chunks"])
+def merge_statistics_kernel(
+    partial, stats, view, tiles, chunks, BLOCK_CHUNKS: tl.constexpr, BLOCK_C: tl.constexpr
+):  # fmt: skip
+    """mean = sum n_i mean_i / n, M2 = sum (M2_i + n_i (mean_i - mean)^2), where x is acc [chunks][2][channels]."""
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    n = pixels_before(tiles.all, view, tiles).to(tl.float64)
+    weighted = tl.zeros([BLOCK_CHUNKS, BLOCK_C], tl.float64)
+    for first in range(0, chunks, BLOCK_CHUNKS):
+        chunk, there = parts_of(first, chunks, channel, view.channels, BLOCK_CHUNKS)
+        begin, end = chunk * tiles.chunk, tl.minimum((chunk + 1) * tiles.chunk, tiles.all)
+        count = (pixels_before(end, view, tiles) - pixels_before(begin, view, tiles)).to(tl.float64)[:, None]
+        row = partial + (chunk.to(tl.int64) * 2 * view.channels)[:, None] + channel[None, :]
+        weighted += count / n * tl.load(row, mask=there, other=0)
+    mean = tl.sum(weighted, 0)
+    m2 = tl.zeros([BLOCK_CHUNKS, BLOCK_C], tl.float64)
+    for first in range(0, chunks, BLOCK_CHUNKS):
+        chunk, there = parts_of(first, chunks, channel, view.channels, BLOCK_CHUNKS)
+        begin, end = chunk * tiles.chunk, tl.minimum((chunk + 1) * tiles.chunk, tiles.all)
+        count = (pixels_before(end, view, tiles) - pixels_before(begin, view, tiles)).to(tl.float64)[:, None]
+        row = partial + (chunk.to(tl.int64) * 2 * view.channels)[:, None] + channel[None, :]
+        delta = tl.load(row, mask=there, other=0) - mean[None, :]
+        m2 += tl.where(there, tl.load(row + view.channels, mask=there) + count * delta * delta, 0)
+    inside = channel < view.channels
+    tl.store(stats + channel, mean.to(stats.dtype.element_ty), mask=inside)
+    tl.store(stats + view.channels + channel, tl.sum(m2, 0).to(stats.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def bn_finalize_kernel(
+    stats, weight, bias, affine, channels, count: "fp64", eps: "fp64", BLOCK_C: tl.constexpr
+):  # fmt: skip
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = c < channels
+    acc: tl.constexpr = affine.dtype.element_ty
+    mean, m2 = tl.load(stats + c, mask=inside), tl.load(stats + channels + c, mask=inside)
+    invstd = 1 / tl.sqrt(m2.to(tl.float64) / count + eps)
+    scale = invstd
+    if weight is not None:
+        scale *= tl.load(weight + c, mask=inside).to(tl.float64)
+    shift = tl.zeros([BLOCK_C], acc)
+    if bias is not None:
+        shift = tl.load(bias + c, mask=inside).to(acc)
+    tl.store(affine + c, mean, mask=inside)
+    tl.store(affine + channels + c, scale.to(acc), mask=inside)
+    tl.store(affine + 2 * channels + c, shift, mask=inside)
+    tl.store(affine + 3 * channels + c, invstd.to(acc), mask=inside)
+
+
+def bn_statistics(x):
+    """stats, acc [2, C]: mean and sum (x - mean)^2 over N, H, W."""
+    dense.check_activation(x)
+    x, C = dense.dense(x, dense.format_of(x)), x.shape[1]
+    stats = dense.empty_acc(x, 2, C)
+    if not x.numel():
+        return stats.zero_()
+    sweep = sweep_of(x)
+    partial = x.new_empty(sweep.chunks, 2, C, dtype=torch.float64)
+    launch(bn_statistics_kernel, sweep.grid, x, partial, sweep.view, sweep.tiles, **sweep.blocks)
+    launch(
+        merge_statistics_kernel, (ceil_div(C, MERGE_CHANNELS),), partial, stats, sweep.view, sweep.tiles, sweep.chunks,
+        BLOCK_CHUNKS=MERGE_CHUNKS, BLOCK_C=MERGE_CHANNELS, num_warps=4,
+    )  # fmt: skip
+    return stats
+
+
+def bn_finalize(stats, count, weight, bias, eps):
+    """affine, acc [4, C]: invstd = 1/sqrt(M2/count + eps), scale = weight·invstd, shift = bias."""
+    C = stats.shape[1]
+    affine = stats.new_empty(4, C)
+    if C:
+        launch(
+            bn_finalize_kernel, (ceil_div(C, FINALIZE_CHANNELS),), dense.dense(stats), dense.dense(weight),
+            dense.dense(bias), affine, C, float(count), float(eps), BLOCK_C=FINALIZE_CHANNELS, num_warps=4,
+        )  # fmt: skip
+    return affine
