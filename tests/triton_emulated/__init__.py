@@ -1,0 +1,116 @@
+"""The Triton kernels on a machine without a GPU: backend "triton_emulated" for CPU tensors.
+
+A launch is compiled ahead of time for sm_80, specialised as it would be on a GPU, and its PTX is run by tests/emulator
+on the tensors where they lie, with memory around them that must not be touched.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib
+import json
+
+import pytest
+import torch
+from emulator import build
+from emulator.library import Emulated
+from resources import triton_compilation
+
+from resnet_fused import backends
+
+ARCH = "sm_80"  # the newest whose PTX the emulator knows
+_NUMBERS = {"i1": ctypes.c_uint8, "i8": ctypes.c_int8, "i16": ctypes.c_int16, "i32": ctypes.c_int32,
+            "i64": ctypes.c_int64, "u8": ctypes.c_uint8, "u16": ctypes.c_uint16, "u32": ctypes.c_uint32,
+            "u64": ctypes.c_uint64, "fp32": ctypes.c_float, "fp64": ctypes.c_double}  # fmt: skip
+
+
+def why_not() -> str | None:
+    return build.why_not(nvcc=False) or triton_compilation.why_not()
+
+
+needs_emulator = pytest.mark.skipif(why_not() is not None, reason=f"Triton's PTX cannot be run here: {why_not()}")
+
+
+class Emulator:
+    """Runs launches; what was built is kept by the PTX's content."""
+
+    def __init__(self):
+        self.libraries: dict[str, Emulated] = {}
+        self.schedule, self.seed = "random", 0
+        self.edit_ptx = None
+
+    def set_schedule(self, schedule: str, seed: int = 0) -> None:
+        self.schedule, self.seed = schedule, seed
+
+    def _library(self, name: str, ptx: str) -> Emulated:
+        key = hashlib.sha256(ptx.encode()).hexdigest()[:16]
+        if key not in self.libraries:
+            self.libraries[key] = Emulated(build.ptx_library(f"triton_{name}_{key}", ptx))
+        return self.libraries[key]
+
+    def run(self, kernel, grid, arguments, options) -> None:
+        """In the place of kernel[grid](*arguments, **options)."""
+        variant = triton_compilation.variant_of(kernel, arguments, options)
+        compiled = triton_compilation.compiled(variant, ARCH)
+        library = self._library(variant.name, compiled.asm["ptx"])
+        library.set_schedule(self.schedule, self.seed)
+        self.seed += 1
+        flat = triton_compilation.runtime_arguments(variant, arguments, options)
+        numbers = [ctypes.c_void_p(value.data_ptr()) if kind.startswith("*") else _NUMBERS[kind](value)
+                   for kind, value in flat]  # fmt: skip
+        numbers += [ctypes.c_void_p(0)] * 2  # Triton's scratch memory, which our kernels have none of
+        threads = (32 * compiled.metadata.num_warps,)
+        with _guarded(library, [value for _, value in flat if isinstance(value, torch.Tensor)]):
+            library.launch(variant.name, grid, threads, compiled.metadata.shared, numbers)
+
+    @contextlib.contextmanager
+    def counting(self):
+        """Yields a function that returns what was counted since, by the kernel's name."""
+        for library in self.libraries.values():
+            library.functions.emulator_reset_counters()
+            library.functions.emulator_set_counting(1)
+        try:
+            yield lambda: {name: counts for library in self.libraries.values()
+                           for name, counts in json.loads(library.functions.emulator_counters()).items()}
+        finally:
+            for library in self.libraries.values():
+                library.functions.emulator_set_counting(0)
+
+
+@contextlib.contextmanager
+def _guarded(library: Emulated, tensors):
+    """Kernels must not touch what is next to these tensors."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    storages.pop(0, None)
+    for address, nbytes in storages.items():
+        library.guard(address, nbytes)
+    try:
+        yield
+    finally:
+        for address in storages:
+            library.unguard(address)
+
+
+class _Operators:
+    """The operators of resnet_fused.backends.triton, each run with launches emulated."""
+
+    def __init__(self, emulator: Emulator):
+        self.emulator = emulator
+
+    def __getattr__(self, name):
+        operators = importlib.import_module("resnet_fused.backends.triton")
+        launch = importlib.import_module("resnet_fused.backends.triton.launch")
+        operator = getattr(operators, name)
+
+        @functools.wraps(operator)
+        def emulated(*arguments):
+            with launch.replaced(self.emulator.run):
+                return operator(*arguments)
+
+        return emulated
+
+
+EMULATOR = Emulator()
+OPERATORS = _Operators(EMULATOR)
+backends.register("triton_emulated", OPERATORS)
