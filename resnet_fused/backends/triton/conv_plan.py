@@ -1,0 +1,263 @@
+"""How a convolution is cut into tiles: pure functions of the problem and the device."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+
+class ConvShape(NamedTuple):
+    """Input [N, H, W, C], weights [K, R, S, C / groups], output [N, P, Q, K]."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    @property
+    def group_C(self) -> int:
+        return self.C // self.groups
+
+    @property
+    def group_K(self) -> int:
+        return self.K // self.groups
+
+    @property
+    def filter_elements(self) -> int:
+        return self.R * self.S * self.group_C
+
+
+class Device(NamedTuple):
+    architecture: int  # 10 * major + minor of the compute capability
+    multiprocessors: int
+    shared_bytes: int  # that a program may have
+
+
+class Tiling(NamedTuple):
+    """A tile of the result is block_m x block_n, a step of its reduction block_k."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+# By the arithmetic of the product: "half" (float16 and bfloat16 on tensor cores), "tf32", "float32" (multiply-adds).
+# From the largest tile to the smallest: fewer bytes are read for a product the larger its tile is.
+TILINGS = {
+    "half": (
+        Tiling(128, 128, 32, 8, 3),
+        Tiling(128, 128, 32, 4, 3),
+        Tiling(128, 64, 32, 4, 3),
+        Tiling(64, 128, 32, 4, 3),
+        Tiling(64, 64, 32, 4, 4),
+        Tiling(64, 32, 32, 4, 4),
+        Tiling(32, 32, 32, 4, 4),
+    ),
+    "tf32": (
+        Tiling(128, 128, 32, 8, 3),
+        Tiling(128, 64, 32, 4, 3),
+        Tiling(64, 64, 32, 4, 3),
+        Tiling(32, 32, 32, 4, 4),
+    ),
+    "float32": (
+        Tiling(64, 64, 16, 4, 2),
+        Tiling(32, 32, 16, 4, 2),
+    ),
+}
+GROUP_ROWS = 8  # rows of tiles that are worked on together, see conv_tile.tile_of
+MIN_SPLIT_STEPS = 8  # of wgrad: enough work to be worth the memory for a split's sums
+
+
+def math_of(dtype: torch.dtype, allow_tf32: bool) -> str:
+    return "half" if dtype.itemsize == 2 else "tf32" if allow_tf32 else "float32"
+
+
+def precision_of(math: str) -> str:
+    """tl.dot's input_precision."""
+    return "tf32" if math == "tf32" else "ieee"
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def is_flat(channels: int, block: int) -> bool:
+    """Whether a block holds channels of several taps, for it would be part empty with those of one: see conv_tile."""
+    return channels < block
+
+
+def flat_tiles(taps: int, channels: int, block: int) -> int:
+    """Blocks that hold taps x channels."""
+    return ceil_div(taps * channels, block) if is_flat(channels, block) else taps * ceil_div(channels, block)
+
+
+def tap_step(stride: int, dilation: int) -> int:
+    """Taps r, r + tap_step, ... reach the same pixels: see conv_dgrad."""
+    return stride // math.gcd(stride, dilation)
+
+
+class Grid(NamedTuple):
+    """Programs (row_tiles * column_tiles, groups, splits)."""
+
+    row_tiles: int
+    column_tiles: int
+    groups: int
+    splits: int = 1
+    split_steps: int = 0  # of wgrad, for each split
+
+    @property
+    def programs(self) -> tuple[int, int, int]:
+        return self.row_tiles * self.column_tiles, self.groups, self.splits
+
+
+def plan_fprop(shape: ConvShape, tiling: Tiling, device: Device) -> Grid:
+    rows = shape.N * shape.P * shape.Q
+    return Grid(ceil_div(rows, tiling.block_m), ceil_div(shape.group_K, tiling.block_n), shape.groups)
+
+
+def plan_dgrad(shape: ConvShape, tiling: Tiling, device: Device) -> Grid:
+    """The tiles of each class of pixels, of as many pixels as the largest has."""
+    (stride_h, stride_w), N = shape.stride, shape.N
+    tiles = ceil_div(N * ceil_div(shape.H, stride_h) * ceil_div(shape.W, stride_w), tiling.block_m)
+    return Grid(tiles * stride_h * stride_w, ceil_div(shape.group_C, tiling.block_n), shape.groups)
+
+
+def plan_wgrad(shape: ConvShape, tiling: Tiling, device: Device) -> Grid:
+    """Pixels are split until there are two programs for each multiprocessor."""
+    rows = ceil_div(shape.group_K, tiling.block_m)
+    columns = flat_tiles(shape.R * shape.S, shape.group_C, tiling.block_n)
+    steps = ceil_div(shape.N * shape.P * shape.Q, tiling.block_k)
+    wanted = ceil_div(2 * device.multiprocessors, rows * columns * shape.groups)
+    split_steps = ceil_div(steps, max(min(wanted, steps // MIN_SPLIT_STEPS), 1))
+    return Grid(rows, columns, shape.groups, ceil_div(steps, split_steps), split_steps)
+
+
+class Geometry(NamedTuple):
+    """Arguments of the kernels of whose values Triton compiles a kernel each: is 1, is a multiple of 16, is neither."""
+
+    C: int
+    K: int
+    group_C: int
+    group_K: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    tap_step_h: int
+    tap_step_w: int
+
+
+class Size(NamedTuple):
+    """Arguments whose values do not shape the code."""
+
+    N: int
+    H: int
+    W: int
+    P: int
+    Q: int
+    padding_h: int
+    padding_w: int
+    row_tiles: int
+    column_tiles: int
+    split_steps: int
+
+
+def kernel_arguments(shape: ConvShape, grid: Grid) -> tuple:
+    """(conv, size, R, S) of a launch."""
+    s = shape
+    steps = map(tap_step, s.stride, s.dilation)
+    geometry = Geometry(s.C, s.K, s.group_C, s.group_K, *s.stride, *s.dilation, *steps)
+    return geometry, Size(s.N, s.H, s.W, s.P, s.Q, *s.padding, grid.row_tiles, grid.column_tiles, grid.split_steps), s.R, s.S
+
+
+PLANS = {"fprop": plan_fprop, "dgrad": plan_dgrad, "wgrad": plan_wgrad}
+
+
+def _operand_tensors(kind: str, tensors: int) -> tuple[int, int]:
+    """Tensors that are copied to shared memory for the operands: `tensors` form the gradient."""
+    return {"fprop": (1, 1), "dgrad": (tensors, 1), "wgrad": (tensors, 1)}[kind]
+
+
+def shared_bytes(kind: str, math: str, tiling: Tiling, tensors: int) -> int:
+    """What a program needs at most: the stages of all tensors that form operands."""
+    size = 2 if math == "half" else 4
+    of_a, of_b = _operand_tensors(kind, tensors)
+    return tiling.num_stages * size * tiling.block_k * (of_a * tiling.block_m + of_b * tiling.block_n)
+
+
+def _columns(kind: str, shape: ConvShape) -> int:
+    return {"fprop": shape.group_K, "dgrad": shape.group_C, "wgrad": shape.filter_elements}[kind]
+
+
+def tilings(kind: str, math: str, shape: ConvShape, device: Device, tensors: int) -> tuple[Tiling, ...]:
+    """Those worth measuring, the likely best first: the largest that leaves neither multiprocessors nor more than half
+    of its columns or rows idle. The smallest always is among them, and first if nothing larger is worthwhile."""
+    fitting = [t for t in TILINGS[math] if shared_bytes(kind, math, t, tensors) <= device.shared_bytes]
+    smallest = TILINGS[math][-1]
+    rows = shape.group_K if kind == "wgrad" else 1 << 30
+
+    def wasteful(t: Tiling) -> bool:
+        return t.block_n >= 2 * _columns(kind, shape) or t.block_m >= 2 * rows
+
+    def idle(t: Tiling) -> bool:
+        return kind != "wgrad" and math_prod(PLANS[kind](shape, t, device).programs) < device.multiprocessors
+
+    useful = [t for t in fitting if not wasteful(t)] or [smallest]
+    return tuple(sorted(useful, key=idle))  # stable
+
+
+def math_prod(values) -> int:
+    return math.prod(values)
+
+
+MAX_INT32 = 2**31 - 1
+LARGEST_BLOCK = 256
+
+
+def offsets_are_wide(shape: ConvShape) -> bool:
+    """Whether offsets need int64.
+
+    The bound counts every offset that a program computes, also those it does not access: of pixels of the last tile
+    that are beyond the end, in the images after the last, and of taps in the padding.
+    """
+    s = shape
+    reach = [2 * p + d * n + t for p, d, n, t in zip(s.padding, s.dilation, (s.R, s.S), s.stride)]
+
+    def elements(rows, columns, channels, computed):
+        """Of images [rows][columns], where `computed` pixels of each are."""
+        images = s.N + ceil_div(LARGEST_BLOCK, computed) + 1
+        return ((images * rows + reach[0]) * columns + reach[1]) * channels + LARGEST_BLOCK
+
+    of_class = ceil_div(s.H, s.stride[0]) * ceil_div(s.W, s.stride[1])
+    largest = max(
+        elements(s.H + s.stride[0], s.W + s.stride[1], s.C, min(s.P * s.Q, of_class)),
+        elements(s.P, s.Q, s.K, min(s.P * s.Q, of_class)),
+        (s.K + LARGEST_BLOCK) * (s.filter_elements + LARGEST_BLOCK),
+    )
+    return largest > MAX_INT32
+
+
+def unsupported(shape: ConvShape) -> str | None:
+    """Why the kernels cannot run a problem, or None. Sizes are int32 arguments; the grid has its limits."""
+    if max(shape[:9]) > MAX_INT32 or max(*shape.stride, *shape.padding, *shape.dilation) > MAX_INT32:
+        return "a size of 2^31"
+    if shape.groups > 65535:
+        return "more than 65535 groups"
+    pixels = shape.N * max(shape.P * shape.Q, (shape.H + shape.stride[0]) * (shape.W + shape.stride[1]))
+    channels = max(shape.C, shape.K)
+    if pixels * ceil_div(channels, 32) // 32 > MAX_INT32 // 2:
+        return "more than 2^30 tiles"
+    return None
