@@ -1,12 +1,12 @@
 """Epilogues: sums over the pixels of a tile, as partial results in memory, and the kernels that merge those.
 
-The merge is in the order of the tiles, so results are the same in every run.
+Results are the same in every run: in what order the partial results are merged depends on their number alone.
 """
 
 import triton
 import triton.language as tl
 
-from resnet_fused.backends.triton.conv_plan import ceil_div
+from resnet_fused.backends.triton.sweep import ceil_div
 from resnet_fused.backends.triton.launch import launch
 
 
@@ -81,32 +81,36 @@ def conv_sums_kernel(partials, affine, sums, tiles, channels, BLOCK_TILES: tl.co
 
 
 @triton.jit(do_not_specialize=["splits", "elements"])
-def conv_splits_kernel(partials, dw, splits, elements, BLOCK: tl.constexpr):
-    """dw = the sum of partials [splits][elements] in the order of the splits, in float32, rounded once."""
+def conv_splits_kernel(partials, dw, splits, elements, BLOCK_SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+    """dw = the sum of partials [splits][elements], in float32, rounded once."""
     element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = element < elements
-    total = tl.zeros([BLOCK], tl.float32)
-    for split in range(splits):
-        total += tl.load(partials + split * elements.to(tl.int64) + element, mask=mask, other=0.0)
-    tl.store(dw + element, total.to(dw.dtype.element_ty), mask=mask)
+    there = element < elements
+    total = tl.zeros([BLOCK_SPLITS, BLOCK], tl.float32)
+    for first in range(0, splits, BLOCK_SPLITS):
+        split = first + tl.arange(0, BLOCK_SPLITS).to(tl.int64)
+        offset = (split * elements)[:, None] + element[None, :]
+        total += tl.load(partials + offset, mask=(split < splits)[:, None] & there[None, :], other=0.0)
+    tl.store(dw + element, tl.sum(total, axis=0).to(dw.dtype.element_ty), mask=there)
 
 
-BLOCK_TILES, BLOCK_C, BLOCK_ELEMENTS = 64, 16, 512
+# Wide over tiles and splits, narrow over channels: there are few channels, and programs enough have to be at work.
+OF_CHANNELS = {"BLOCK_TILES": 512, "BLOCK_C": 8, "num_warps": 8}
+OF_SPLITS = {"BLOCK_SPLITS": 32, "BLOCK": 64}
 
 
 def launch_conv_statistics(partials, stats, tile_pixels, pixels):
     tiles, _, channels = partials.shape
-    launch(conv_statistics_kernel, (ceil_div(channels, BLOCK_C),), partials, stats, tiles, tile_pixels, pixels, channels,
-           BLOCK_TILES=BLOCK_TILES, BLOCK_C=BLOCK_C)  # fmt: skip
+    grid = (ceil_div(channels, OF_CHANNELS["BLOCK_C"]),)
+    launch(conv_statistics_kernel, grid, partials, stats, tiles, tile_pixels, pixels, channels, **OF_CHANNELS)
 
 
 def launch_conv_sums(partials, affine, sums):
     tiles, _, channels = partials.shape
-    launch(conv_sums_kernel, (ceil_div(channels, BLOCK_C),), partials, affine, sums, tiles, channels,
-           BLOCK_TILES=BLOCK_TILES, BLOCK_C=BLOCK_C)  # fmt: skip
+    grid = (ceil_div(channels, OF_CHANNELS["BLOCK_C"]),)
+    launch(conv_sums_kernel, grid, partials, affine, sums, tiles, channels, **OF_CHANNELS)
 
 
 def launch_conv_splits(partials, dw):
     splits, elements = partials.shape
-    launch(conv_splits_kernel, (ceil_div(elements, BLOCK_ELEMENTS),), partials, dw, splits, elements,
-           BLOCK=BLOCK_ELEMENTS)  # fmt: skip
+    grid = (ceil_div(elements, OF_SPLITS["BLOCK"]),)
+    launch(conv_splits_kernel, grid, partials, dw, splits, elements, **OF_SPLITS)

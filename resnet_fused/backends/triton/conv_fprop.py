@@ -6,7 +6,7 @@ import triton.language as tl
 from resnet_fused.backends.triton.conv_epilogue import launch_conv_statistics, store_moments
 from resnet_fused.backends.triton.conv_plan import is_flat, plan_fprop
 from resnet_fused.backends.triton.conv_prologue import load_activation
-from resnet_fused.backends.triton.conv_tile import cursor_of, in_image, lanes_of, next_cursor, pixel_of, steps_of, tile_of
+from resnet_fused.backends.triton.conv_tile import SIZES, cursor_of, in_image, lanes_of, next_cursor, pixel_of, steps_of, tile_of
 from resnet_fused.backends.triton.dense import empty_acc
 from resnet_fused.backends.triton.element import apply_affine, load_affine, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch
@@ -26,9 +26,10 @@ def finish_affine(z, epilogue, residual, residual_affine, offset, inside, channe
     return z
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=SIZES)
 def conv_fprop_kernel(
-    x, w, y, prologue, partials, epilogue, residual, residual_affine, conv, size, R: tl.constexpr, S: tl.constexpr,
+    x, w, y, prologue, partials, epilogue, residual, residual_affine,
+    N, H, W, P, Q, padding_h, padding_w, row_tiles, column_tiles, conv, R: tl.constexpr, S: tl.constexpr,
     PROLOGUE_RELU: tl.constexpr, RELU: tl.constexpr,
     FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_ROWS: tl.constexpr,
@@ -38,15 +39,15 @@ def conv_fprop_kernel(
     Without epilogue y is the convolution itself, and partials get its moments.
     """
     index: tl.constexpr = tl.int64 if WIDE else tl.int32
-    row_tile, column_tile = tile_of(tl.program_id(0), size.row_tiles, size.column_tiles, GROUP_ROWS)
+    row_tile, column_tile = tile_of(tl.program_id(0), row_tiles, column_tiles, GROUP_ROWS)
     group = tl.program_id(1).to(index)
     m = row_tile.to(index) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = column_tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    rows, columns = m < size.N.to(index) * size.P * size.Q, column < conv.group_K
+    rows, columns = m < N.to(index) * P * Q, column < conv.group_K
 
-    n, p, q = pixel_of(m, size.P, size.Q)
-    h0, w0 = p * conv.stride_h - size.padding_h, q * conv.stride_w - size.padding_w
-    first = ((n * size.H + h0) * size.W + w0) * conv.C + group * conv.group_C
+    n, p, q = pixel_of(m, P, Q)
+    h0, w0 = p * conv.stride_h - padding_h, q * conv.stride_w - padding_w
+    first = ((n * H + h0) * W + w0) * conv.C + group * conv.group_C
     filter = (group * conv.group_K + column) * (R * S * conv.group_C)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     r0, s0, c0 = cursor_of(0, S, conv.group_C, BLOCK_K, FLAT, index)
@@ -54,8 +55,8 @@ def conv_fprop_kernel(
         r, s, c = lanes_of(r0, s0, c0, S, conv.group_C, BLOCK_K, FLAT)
         there = (r < R) & (c < conv.group_C)
         dh, dw = r * conv.dilation_h, s * conv.dilation_w
-        inside = rows[:, None] & there[None, :] & in_image(h0, w0, dh, dw, size.H, size.W)
-        offset = first[:, None] + ((dh * size.W + dw) * conv.C + c)[None, :]
+        inside = rows[:, None] & there[None, :] & in_image(h0, w0, dh, dw, H, W)
+        offset = first[:, None] + ((dh * W + dw) * conv.C + c)[None, :]
         a = load_activation(x, prologue, offset, inside, group * conv.group_C + c, conv.C, PROLOGUE_RELU)
         offset = filter[None, :] + ((r * S + s) * conv.group_C + c)[:, None]
         b = tl.load(w + offset, mask=there[:, None] & columns[None, :], other=0.0)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from resnet_fused.backends.triton.sweep import ceil_div
+
 
 class ConvShape(NamedTuple):
     """Input [N, H, W, C], weights [K, R, S, C / groups], output [N, P, Q, K]."""
@@ -90,10 +92,6 @@ def precision_of(math: str) -> str:
     return "tf32" if math == "tf32" else "ieee"
 
 
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def is_flat(channels: int, block: int) -> bool:
     """Whether a block holds channels of several taps, for it would be part empty with those of one: see conv_tile."""
     return channels < block
@@ -146,7 +144,7 @@ def plan_wgrad(shape: ConvShape, tiling: Tiling, device: Device) -> Grid:
 
 
 class Geometry(NamedTuple):
-    """Arguments of the kernels of whose values Triton compiles a kernel each: is 1, is a multiple of 16, is neither."""
+    """Arguments of the kernels that shape the code: Triton compiles one for 1, multiples of 16 and others each."""
 
     C: int
     K: int
@@ -160,27 +158,12 @@ class Geometry(NamedTuple):
     tap_step_w: int
 
 
-class Size(NamedTuple):
-    """Arguments whose values do not shape the code."""
-
-    N: int
-    H: int
-    W: int
-    P: int
-    Q: int
-    padding_h: int
-    padding_w: int
-    row_tiles: int
-    column_tiles: int
-    split_steps: int
-
-
 def kernel_arguments(shape: ConvShape, grid: Grid) -> tuple:
-    """(conv, size, R, S) of a launch."""
+    """What all kernels take after their tensors; split_steps only where there are any."""
     s = shape
-    steps = map(tap_step, s.stride, s.dilation)
-    geometry = Geometry(s.C, s.K, s.group_C, s.group_K, *s.stride, *s.dilation, *steps)
-    return geometry, Size(s.N, s.H, s.W, s.P, s.Q, *s.padding, grid.row_tiles, grid.column_tiles, grid.split_steps), s.R, s.S
+    geometry = Geometry(s.C, s.K, s.group_C, s.group_K, *s.stride, *s.dilation, *map(tap_step, s.stride, s.dilation))
+    steps = (grid.split_steps,) if grid.split_steps else ()
+    return s.N, s.H, s.W, s.P, s.Q, *s.padding, grid.row_tiles, grid.column_tiles, *steps, geometry, s.R, s.S
 
 
 PLANS = {"fprop": plan_fprop, "dgrad": plan_dgrad, "wgrad": plan_wgrad}

@@ -7,6 +7,9 @@ short (conv_plan.offsets_are_wide).
 import triton
 import triton.language as tl
 
+# Arguments of whose values Triton need not compile a kernel each: is 1, is a multiple of 16, is neither.
+SIZES = ["N", "H", "W", "P", "Q", "padding_h", "padding_w", "row_tiles", "column_tiles", "split_steps"]
+
 @triton.jit
 def tile_of(program, row_tiles, column_tiles, GROUP_ROWS: tl.constexpr):
     """Row and column of tile number `program`.

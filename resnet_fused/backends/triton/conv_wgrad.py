@@ -9,15 +9,16 @@ import triton.language as tl
 from resnet_fused.backends.triton.conv_epilogue import launch_conv_splits
 from resnet_fused.backends.triton.conv_plan import is_flat, plan_wgrad
 from resnet_fused.backends.triton.conv_prologue import load_activation, load_draw
-from resnet_fused.backends.triton.conv_tile import cursor_of, in_image, lanes_of, pixel_of, tile_of
+from resnet_fused.backends.triton.conv_tile import SIZES, cursor_of, in_image, lanes_of, pixel_of, tile_of
 from resnet_fused.backends.triton.dense import empty_acc
 from resnet_fused.backends.triton.launch import launch
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=SIZES)
 def conv_wgrad_kernel(
-    grad, out, raw, affine, means, x, prologue, dw, conv, size,
-    R: tl.constexpr, S: tl.constexpr, DRAW_RELU: tl.constexpr, PROLOGUE_RELU: tl.constexpr,
+    grad, out, raw, affine, means, x, prologue, dw,
+    N, H, W, P, Q, padding_h, padding_w, row_tiles, column_tiles, split_steps, conv, R: tl.constexpr, S: tl.constexpr,
+    DRAW_RELU: tl.constexpr, PROLOGUE_RELU: tl.constexpr,
     FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +28,7 @@ def conv_wgrad_kernel(
     steps of the other passes are.
     """
     index: tl.constexpr = tl.int64 if WIDE else tl.int32
-    row_tile, column_tile = tile_of(tl.program_id(0), size.row_tiles, size.column_tiles, GROUP_ROWS)
+    row_tile, column_tile = tile_of(tl.program_id(0), row_tiles, column_tiles, GROUP_ROWS)
     group, split = tl.program_id(1).to(index), tl.program_id(2)
     row = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     r0, s0, c0 = cursor_of(column_tile, S, conv.group_C, BLOCK_N, FLAT, index)
@@ -36,19 +37,19 @@ def conv_wgrad_kernel(
     filter, channel = group * conv.group_K + row, group * conv.group_C + c
     dh, dw_ = r * conv.dilation_h, s * conv.dilation_w
 
-    first = split.to(index) * size.split_steps * BLOCK_K
-    end = tl.minimum(first + size.split_steps * BLOCK_K, size.N.to(index) * size.P * size.Q)
+    first = split.to(index) * split_steps * BLOCK_K
+    end = tl.minimum(first + split_steps * BLOCK_K, N.to(index) * P * Q)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for step in range(size.split_steps):
+    for step in range(split_steps):
         m = first + step * BLOCK_K + tl.arange(0, BLOCK_K)
         within = (m < end)[:, None]
         offset = m[:, None] * conv.K + filter[None, :]
         a = load_draw(grad, out, raw, affine, means, offset, within & rows[None, :], filter, conv.K, DRAW_RELU)
-        n, p, q = pixel_of(m, size.P, size.Q)
-        h0, w0 = p * conv.stride_h - size.padding_h, q * conv.stride_w - size.padding_w
-        inside = within & columns[None, :] & in_image(h0, w0, dh, dw_, size.H, size.W)
-        offset = (((n * size.H + h0) * size.W + w0) * conv.C)[:, None]
-        offset += ((dh * size.W + dw_) * conv.C + channel)[None, :]
+        n, p, q = pixel_of(m, P, Q)
+        h0, w0 = p * conv.stride_h - padding_h, q * conv.stride_w - padding_w
+        inside = within & columns[None, :] & in_image(h0, w0, dh, dw_, H, W)
+        offset = (((n * H + h0) * W + w0) * conv.C)[:, None]
+        offset += ((dh * W + dw_) * conv.C + channel)[None, :]
         b = load_activation(x, prologue, offset, inside, channel, conv.C, PROLOGUE_RELU)
         acc = tl.dot(tl.trans(a), b, acc, input_precision=PRECISION)
 
