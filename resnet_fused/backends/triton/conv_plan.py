@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import functools
+import math as maths
 from typing import NamedTuple
 
 import torch
@@ -60,25 +61,28 @@ class Tiling(NamedTuple):
 # From the largest tile to the smallest: fewer bytes are read for a product the larger its tile is.
 TILINGS = {
     "half": (
+        Tiling(128, 128, 64, 8, 3),
         Tiling(128, 128, 32, 8, 3),
-        Tiling(128, 128, 32, 4, 3),
+        Tiling(128, 64, 64, 8, 3),
         Tiling(128, 64, 32, 4, 3),
-        Tiling(64, 128, 32, 4, 3),
-        Tiling(64, 64, 32, 4, 4),
+        Tiling(64, 64, 32, 4, 3),
         Tiling(64, 32, 32, 4, 4),
         Tiling(32, 32, 32, 4, 4),
     ),
     "tf32": (
         Tiling(128, 128, 32, 8, 3),
-        Tiling(128, 64, 32, 4, 3),
+        Tiling(128, 64, 32, 8, 3),
         Tiling(64, 64, 32, 4, 3),
-        Tiling(32, 32, 32, 4, 4),
+        Tiling(32, 32, 32, 4, 3),
     ),
     "float32": (
-        Tiling(64, 64, 16, 4, 2),
+        Tiling(64, 64, 16, 8, 2),
         Tiling(32, 32, 16, 4, 2),
     ),
-}
+}  # fmt: skip
+# Of compute capabilities by their first digit, where ptxas has not registers enough: tests/resources/triton.json.
+SPILLING: frozenset[tuple[str, str, Tiling, int]] = frozenset()
+WARPGROUPS = (9, 10)  # whose matrix instructions read steps of 64 channels of 16 bits at a time
 GROUP_ROWS = 8  # rows of tiles that are worked on together, see conv_tile.tile_of
 MIN_SPLIT_STEPS = 8  # of wgrad: enough work to be worth the memory for a split's sums
 
@@ -104,7 +108,7 @@ def flat_tiles(taps: int, channels: int, block: int) -> int:
 
 def tap_step(stride: int, dilation: int) -> int:
     """Taps r, r + tap_step, ... reach the same pixels: see conv_dgrad."""
-    return stride // math.gcd(stride, dilation)
+    return stride // maths.gcd(stride, dilation)
 
 
 class Grid(NamedTuple):
@@ -169,78 +173,79 @@ def kernel_arguments(shape: ConvShape, grid: Grid) -> tuple:
 PLANS = {"fprop": plan_fprop, "dgrad": plan_dgrad, "wgrad": plan_wgrad}
 
 
-def _operand_tensors(kind: str, tensors: int) -> tuple[int, int]:
-    """Tensors that are copied to shared memory for the operands: `tensors` form the gradient."""
-    return {"fprop": (1, 1), "dgrad": (tensors, 1), "wgrad": (tensors, 1)}[kind]
+def shared_bytes(math: str, tiling: Tiling, tensors: int) -> int:
+    """What a program needs at most. `tensors` form the first operand.
 
-
-def shared_bytes(kind: str, math: str, tiling: Tiling, tensors: int) -> int:
-    """What a program needs at most: the stages of all tensors that form operands."""
+    Triton keeps all stages of what it multiplies as it is, one less of what it forms in registers, two tiles of what was
+    formed, and constants of channels. tests/resources/triton.json has the true numbers.
+    """
     size = 2 if math == "half" else 4
-    of_a, of_b = _operand_tensors(kind, tensors)
-    return tiling.num_stages * size * tiling.block_k * (of_a * tiling.block_m + of_b * tiling.block_n)
+    rows = (tiling.num_stages - 1) * tensors * tiling.block_m + 2 * tiling.block_m
+    return size * tiling.block_k * (rows + tiling.num_stages * tiling.block_n) + (8 << 10)
 
 
-def _columns(kind: str, shape: ConvShape) -> int:
-    return {"fprop": shape.group_K, "dgrad": shape.group_C, "wgrad": shape.filter_elements}[kind]
+def possible_tilings(kind: str, math: str, device: Device, tensors: int) -> tuple[Tiling, ...]:
+    """Those that a device can run without spilled registers. The smallest always is among them."""
+    major = device.architecture // 10
+
+    def possible(t: Tiling) -> bool:
+        suits = math != "half" or t.block_k <= 32 or major in WARPGROUPS
+        fits = shared_bytes(math, t, tensors) <= device.shared_bytes
+        return suits and fits and (kind, math, t, major) not in SPILLING
+
+    return tuple(filter(possible, TILINGS[math][:-1])) + TILINGS[math][-1:]
 
 
+@functools.lru_cache
 def tilings(kind: str, math: str, shape: ConvShape, device: Device, tensors: int) -> tuple[Tiling, ...]:
-    """Those worth measuring, the likely best first: the largest that leaves neither multiprocessors nor more than half
-    of its columns or rows idle. The smallest always is among them, and first if nothing larger is worthwhile."""
-    fitting = [t for t in TILINGS[math] if shared_bytes(kind, math, t, tensors) <= device.shared_bytes]
-    smallest = TILINGS[math][-1]
-    rows = shape.group_K if kind == "wgrad" else 1 << 30
+    """Those worth measuring, the likely best first: the largest that leaves no multiprocessor idle.
 
-    def wasteful(t: Tiling) -> bool:
-        return t.block_n >= 2 * _columns(kind, shape) or t.block_m >= 2 * rows
+    One of which half a tile or more lies beyond the result is not among them unless it is the smallest.
+    """
+    *larger, smallest = possible_tilings(kind, math, device, tensors)
+    rows = shape.group_K if kind == "wgrad" else shape.N * max(shape.P * shape.Q, shape.H * shape.W)
+    columns = {"fprop": shape.group_K, "dgrad": shape.group_C, "wgrad": shape.filter_elements}[kind]
+    useful = [t for t in larger if t.block_n < 2 * columns and t.block_m < 2 * rows]
 
-    def idle(t: Tiling) -> bool:
-        return kind != "wgrad" and math_prod(PLANS[kind](shape, t, device).programs) < device.multiprocessors
+    def idle(t: Tiling) -> int:
+        return max(device.multiprocessors - maths.prod(PLANS[kind](shape, t, device).programs), 0)
 
-    useful = [t for t in fitting if not wasteful(t)] or [smallest]
-    return tuple(sorted(useful, key=idle))  # stable
-
-
-def math_prod(values) -> int:
-    return math.prod(values)
+    return tuple(sorted([*useful, smallest], key=idle))  # stable: of the busy ones the largest comes first
 
 
 MAX_INT32 = 2**31 - 1
 LARGEST_BLOCK = 256
 
 
-def offsets_are_wide(shape: ConvShape) -> bool:
-    """Whether offsets need int64.
-
-    The bound counts every offset that a program computes, also those it does not access: of pixels of the last tile
-    that are beyond the end, in the images after the last, and of taps in the padding.
-    """
+def largest_offset(shape: ConvShape) -> int:
+    """A bound of all offsets that programs compute, also of what they do not access: of pixels of the last tile that are
+    beyond the end, in the images after the last, and of taps in the padding."""
     s = shape
-    reach = [2 * p + d * n + t for p, d, n, t in zip(s.padding, s.dilation, (s.R, s.S), s.stride)]
-
-    def elements(rows, columns, channels, computed):
-        """Of images [rows][columns], where `computed` pixels of each are."""
-        images = s.N + ceil_div(LARGEST_BLOCK, computed) + 1
-        return ((images * rows + reach[0]) * columns + reach[1]) * channels + LARGEST_BLOCK
-
     of_class = ceil_div(s.H, s.stride[0]) * ceil_div(s.W, s.stride[1])
-    largest = max(
-        elements(s.H + s.stride[0], s.W + s.stride[1], s.C, min(s.P * s.Q, of_class)),
-        elements(s.P, s.Q, s.K, min(s.P * s.Q, of_class)),
-        (s.K + LARGEST_BLOCK) * (s.filter_elements + LARGEST_BLOCK),
-    )
-    return largest > MAX_INT32
+    images = s.N + ceil_div(LARGEST_BLOCK, min(s.P * s.Q, of_class)) + 1
+    reach_h, reach_w = (2 * p + d * n + t for p, d, n, t in zip(s.padding, s.dilation, (s.R, s.S), s.stride))
+
+    def elements(rows, columns, channels):
+        return (((images * rows + reach_h) * columns) + reach_w) * channels + LARGEST_BLOCK
+
+    weights = (s.K + LARGEST_BLOCK) * s.R * s.S * (s.group_C + LARGEST_BLOCK)
+    return max(elements(s.H, s.W, s.C), elements(s.P, s.Q, s.K), weights)
+
+
+def offsets_are_wide(shape: ConvShape) -> bool:
+    """Whether offsets need int64."""
+    return largest_offset(shape) > MAX_INT32
 
 
 def unsupported(shape: ConvShape) -> str | None:
-    """Why the kernels cannot run a problem, or None. Sizes are int32 arguments; the grid has its limits."""
-    if max(shape[:9]) > MAX_INT32 or max(*shape.stride, *shape.padding, *shape.dilation) > MAX_INT32:
-        return "a size of 2^31"
-    if shape.groups > 65535:
+    """Why the kernels cannot run a problem, or None: sizes and numbers of tiles are of 32 bits, a grid's groups of 16."""
+    s = shape
+    if max(*s[:9], *s.stride, *s.padding, *s.dilation) > MAX_INT32 // 2 or s.R * s.S > MAX_INT32 // 2:
+        return "a size of 2^30"
+    if s.groups > 65535:
         return "more than 65535 groups"
-    pixels = shape.N * max(shape.P * shape.Q, (shape.H + shape.stride[0]) * (shape.W + shape.stride[1]))
-    channels = max(shape.C, shape.K)
-    if pixels * ceil_div(channels, 32) // 32 > MAX_INT32 // 2:
-        return "more than 2^30 tiles"
+    smallest = 32
+    pixels = s.N * max(s.P * s.Q, (s.H + s.stride[0]) * (s.W + s.stride[1])) + s.stride[0] * s.stride[1] * smallest
+    if ceil_div(pixels, smallest) * ceil_div(max(s.C, s.K), smallest) > MAX_INT32:
+        return "more than 2^31 tiles"
     return None

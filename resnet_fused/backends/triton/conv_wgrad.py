@@ -40,7 +40,7 @@ def conv_wgrad_kernel(
     first = split.to(index) * split_steps * BLOCK_K
     end = tl.minimum(first + split_steps * BLOCK_K, N.to(index) * P * Q)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for step in range(split_steps):
+    for step in range(tl.cdiv(end - first, BLOCK_K).to(tl.int32)):
         m = first + step * BLOCK_K + tl.arange(0, BLOCK_K)
         within = (m < end)[:, None]
         offset = m[:, None] * conv.K + filter[None, :]

@@ -66,7 +66,7 @@ def read_table(path: Path, device: str) -> dict[str, Tiling]:
         if (content["format"], content["device"], content["kernels"]) != (FORMAT, device, kernels_version()):
             raise ValueError("it is of another device or version")
         return {key: _tiling(key, values) for key, values in content["tilings"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         warnings.warn(f"{path} is ignored: {type(error).__name__}: {error}", stacklevel=2)
