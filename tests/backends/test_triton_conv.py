@@ -15,8 +15,17 @@ from conv_checks import TILES, check_integers, check_oracle
 from emulator.library import SCHEDULES
 from operator_cases import make_case
 from problems import CONVS, ConvProblem
-from tolerance import assert_bit_equal
+from tolerance import assert_bit_equal, assert_oracle, stored_rounding
 
+from resnet_fused import ops
+
+pytest.importorskip("triton")
+
+from resnet_fused.backends import triton  # noqa: E402
+from resnet_fused.backends.triton import conv, conv_plan, launch  # noqa: E402
+from resnet_fused.backends.triton.conv_plan import Tiling  # noqa: E402
+
+reference = ops.get("reference")
 TESTS = Path(__file__).resolve().parents[1]
 LAST = torch.channels_last
 DTYPES = {"float16": (torch.float16, False), "bfloat16": (torch.bfloat16, False), "tf32": (torch.float32, True),
@@ -71,3 +80,200 @@ def test_emulated(dtype, mode):
 @pytest.mark.parametrize("name", SLOW)
 def test_emulated_shapes(name, mode):
     check(PROBLEMS[name], mode, "float16")
+
+
+@contextlib.contextmanager
+def tiling_of(monkeypatch, *tilings):
+    """Instead of the smallest tiles, which small problems have."""
+    with monkeypatch.context() as patch:
+        patch.setattr(conv, "tilings", lambda *_: tilings)
+        yield
+
+
+@pytest.mark.slow
+@triton_emulated.needs_emulator
+@pytest.mark.parametrize("mode", ["fprop_prologue", "backward_everything"])
+def test_large_tiles(mode, monkeypatch):
+    """Two rows and two columns of tiles, of which the last are cut; more warps; two steps of the pipeline at least."""
+    problem = ConvProblem("large", 2, 144, 9, 8, 160, 1, 1)
+    with tiling_of(monkeypatch, Tiling(128, 128, 32, 8, 3)):
+        check(problem, mode, "float16")
+
+
+@pytest.mark.slow
+@triton_emulated.needs_emulator
+@pytest.mark.parametrize("mode", ["fprop_prologue", "backward_everything"])
+def test_wide_offsets(mode, monkeypatch):
+    monkeypatch.setattr(conv, "offsets_are_wide", lambda shape: True)
+    check(WHOLE_S2, mode, "float16")
+
+
+@triton_emulated.needs_emulator
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("mode", EVERYTHING)
+def test_every_schedule_writes_the_same(mode, schedule, emulated, poison):
+    """With memory poisoned, copies that land as late as they may, and warps, lanes and programs in any order."""
+    case = draw_case(mode, WHOLE, torch.float16, False)
+    copies = case.mapped(torch.clone)
+    results = []
+    for seed in range(2):
+        emulated.set_schedule(schedule, seed)
+        results.append(case.run(triton_emulated.OPERATORS))
+    emulated.set_schedule("random", 0)
+    for a, b in zip(*results):
+        assert not a.isnan().any()
+        assert_bit_equal(a, b)
+    for mine, before in zip(case.arguments, copies.arguments):
+        if isinstance(mine, torch.Tensor):
+            assert_bit_equal(mine, before)
+
+
+@triton_emulated.needs_emulator
+def test_splits_are_merged_in_one_order(monkeypatch):
+    """Many splits, and the same bits whichever of their programs comes first."""
+    problem = ConvProblem("splits", 2, 32, 20, 20, 48, 3, 3, padding=(1, 1))
+    launches = []
+    real = conv.launch_conv_wgrad
+    monkeypatch.setattr(conv, "launch_conv_wgrad", lambda c, tiling, *rest: (launches.append((c, tiling)), real(c, tiling, *rest)))
+    case = draw_case("wgrad", problem, torch.float16)
+    check_integers(triton_emulated.OPERATORS, case, torch.float16)
+    (c, tiling), *_ = launches
+    assert conv_plan.plan_wgrad(c.shape, tiling, c.device).splits == 3
+    rounded = draw_case("wgrad", problem, torch.float16, False)
+    assert_bit_equal(*(rounded.run(triton_emulated.OPERATORS)[0] for _ in range(2)))
+
+
+def _run(mode, problem, dtype, replace):
+    """The case's results with some of its arguments replaced."""
+    case = draw_case(mode, problem, dtype)
+    arguments = list(case.arguments)
+    for position, value in replace.items():
+        arguments[position] = value(arguments[position].clone())
+    return case._replace(arguments=tuple(arguments)).run(triton_emulated.OPERATORS)
+
+
+def _with(values):
+    def change(tensor):
+        for position, value in values.items():
+            tensor[position] = value
+        return tensor
+
+    return change
+
+
+@triton_emulated.needs_emulator
+def test_nan_passes_relu_and_its_gradient():
+    nan = torch.nan
+    y, stats = _run("fprop_prologue", WHOLE, torch.float16, {0: _with({(0, 7, 3, 4): nan})})
+    window = torch.zeros(9, 7, dtype=torch.bool)
+    window[2:5, 3:6] = True
+    assert y[0].isnan().eq(window).all() and not y[1].isnan().any() and stats.isnan().all()
+    # out = NaN is not <= 0, so its gradient passes; a NaN that is masked does not.
+    dx, dw, sums = _run("backward_everything", WHOLE, torch.float16, {
+        0: _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): nan}), 1: _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): 0.0})})  # fmt: skip
+    assert dx[0].isnan().eq(window).all() and not dx[1].isnan().any()
+    assert dw[5].isnan().all() and not dw[:5].isnan().any() and not dw[6:].isnan().any()
+
+
+@triton_emulated.needs_emulator
+def test_variance_survives_a_large_mean():
+    """E[x²] − E[x]² would lose all of it: 1e4² has no float32 digits left for a variance of 1e-2."""
+    generator = torch.Generator().manual_seed(0)
+    x = (1e4 + 0.1 * torch.randn(3, 16, 9, 11, generator=generator)).contiguous(memory_format=LAST)
+    weight = torch.eye(16).view(16, 16, 1, 1)
+    arguments = (x, weight, (1, 1), (0, 0), (1, 1), 1, None, False, True, None, None, None, False)
+    with tf32(False):
+        y, (mean, m2) = triton_emulated.OPERATORS.conv_fprop(*arguments)
+    assert_bit_equal(y, x)
+    truth = x.double().var((0, 2, 3), correction=0) * (3 * 9 * 11)
+    # The deviations from a tile's mean are exact; √n·eps of their sum of squares remains, n = 297.
+    torch.testing.assert_close(m2.double(), truth, rtol=18 * 1.2e-7, atol=0)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=2**-23, atol=0)
+
+
+@triton_emulated.needs_emulator
+def test_tf32_where_pytorch_allows_it():
+    case = draw_case("fprop", WHOLE, torch.float32, False)
+    with tf32(True):
+        y = case.run(triton_emulated.OPERATORS)[0]
+    truth = case.double().run(reference)[0]
+    # Operands are cut to 11 bits: products are off by 2 * 2^-10, a sum of 288 of them, each of size 1, by 17 times that.
+    assert (y - truth).abs().max() <= 4 * 17 * 2**-9
+    assert (y - truth).abs().max() > 2**-15  # float32's own error is a hundredth of it
+
+
+def _kernels(call):
+    """The names of the kernels that an operator launches, none of which runs."""
+    names = []
+    with launch.replaced(lambda kernel, *_: names.append(kernel.__name__)):
+        call()
+    return names
+
+
+@pytest.mark.parametrize("mode, expected", [
+    ("fprop", ["conv_fprop"]),
+    ("fprop_prologue", ["conv_fprop", "conv_statistics"]),
+    ("fprop_residual_affine", ["conv_fprop"]),
+    ("backward_everything", ["conv_dgrad", "conv_sums", "conv_wgrad"]),
+    ("dgrad", ["conv_dgrad", "conv_sums"]),
+    ("backward_dx", ["conv_dgrad"]),
+    ("wgrad", ["conv_wgrad"]),
+    ("backward_nothing", []),
+])  # fmt: skip
+def test_what_is_launched(mode, expected):
+    """Everything around a convolution is in its kernel; sums over tiles, and over splits, are merged in a second one."""
+    names = _kernels(lambda: draw_case(mode, WHOLE, torch.float16).run(triton))
+    assert [name.removesuffix("_kernel") for name in names] == expected
+
+
+@pytest.mark.parametrize("dtype, layout", [(torch.float64, LAST), (torch.float32, torch.contiguous_format)], ids=str)
+def test_what_the_library_convolves(dtype, layout):
+    for mode in EVERYTHING:
+        case = make_case(mode, WHOLE, dtype, layout)
+        assert not any(name.startswith("conv") for name in _kernels(lambda case=case: case.run(triton)))
+
+
+@triton_emulated.needs_emulator
+def test_memory_formats_mixed():
+    """A contiguous weight: its gradient is like it, the rest is channels_last."""
+    case = draw_case("backward", WHOLE, torch.float16)
+    weight = case.arguments[7].contiguous()
+    mixed = case._replace(arguments=(*case.arguments[:7], weight, *case.arguments[8:]))
+    dx, dw, _ = mixed.run(triton_emulated.OPERATORS)
+    assert dw.is_contiguous() and dx.is_contiguous(memory_format=LAST)
+    for a, b in zip((dx, dw), case.run(triton_emulated.OPERATORS)):
+        assert_bit_equal(a, b)
+
+
+@triton_emulated.needs_emulator
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["basic_stride", pytest.param("bottleneck", marks=pytest.mark.slow)])
+def test_blocks(name, dtype, monkeypatch):
+    """A training step of a whole block, its convolutions and batch norms by the emulator."""
+    monkeypatch.syspath_prepend(TESTS / "autograd")
+    from test_blocks_oracle import FLOAT32_MARGIN, HALF_MARGIN, PROBLEMS, _draw, _lengths, _separate
+    from test_blocks_oracle import _run as run
+
+    half = dtype == torch.float16
+    prepared = (HALF_MARGIN, 0.3, _separate, dtype) if half else (FLOAT32_MARGIN,)
+    module, x = _draw(PROBLEMS[name], True, *prepared)
+    x, module = x.contiguous(memory_format=LAST), module.to(memory_format=LAST)
+    truth = run(copy.deepcopy(module), x, "eager")
+    lower = [copy.deepcopy(module).to(dtype) for _ in range(2)]
+    with tf32(False):
+        ours = run(lower[0], x.to(dtype), "triton_emulated")
+    theirs = run(lower[1], x.to(dtype), "eager")
+    for key in truth:
+        stored = stored_rounding(dtype, truth[key], x.numel() // x.shape[1])
+        assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key, stored=stored)
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["everyday", "slow"])
+def test_by_the_interpreter(slow):
+    """tests/interpreted, in a process in which Triton's decorators see TRITON_INTERPRET=1."""
+    which = ["--slow", "-m", "slow"] if slow else []
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS / "interpreted", *which]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

@@ -11,9 +11,8 @@ from resnet_fused.backends import triton
 SMALL = ("odd_channels", "one_channel", "dilated", "groups", "depthwise", "unpadded", "one_pixel", "pixels_unread",
          "non_square", "1x1_s2")  # fmt: skip
 PROBLEMS = {p.id: p for p in CONVS if p.id in SMALL}
-EVERYDAY = {("odd_channels", mode) for mode in CONV_MODES}
-# Every mode on one problem, every problem in the modes that do everything.
 EVERYTHING = ("fprop_prologue", "fprop_residual_affine", "backward_everything")
+# Every mode on one problem, every problem in the modes that do everything.
 CASES = [
     pytest.param(problem, mode, id=f"{name}-{mode}", marks=() if name == "odd_channels" else pytest.mark.slow)
     for name, problem in PROBLEMS.items()
@@ -22,13 +21,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("problem, mode", CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
-def test_integers(problem, mode, dtype):
-    check_integers(triton, make_case(mode, problem, dtype, torch.channels_last, integer=True), dtype)
+def test_integers(problem, mode):
+    check_integers(triton, make_case(mode, problem, torch.float32, torch.channels_last, integer=True), torch.float32)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("problem, mode", CASES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_against_float64(problem, mode, dtype):
-    check_oracle(triton, make_case(mode, problem, dtype, torch.channels_last), dtype)
+def test_against_float64(problem, mode):
+    check_oracle(triton, make_case(mode, problem, torch.float16, torch.channels_last), torch.float16)

@@ -12,14 +12,18 @@ from resnet_fused.backends.triton.launch import launch
 
 @triton.jit
 def store_moments(partials, row_tile, y, rows, channel, there, channels):
-    """(mean, M2) of the columns of y [pixels, channels] over the rows that are there: partials [tiles][2][K]."""
+    """Of the columns of y [pixels, channels], over the rows that are there: partials [tiles][3][K].
+
+    The mean, and the sums of the deviations from it and of their squares: sums of squares themselves would cancel. The
+    sum of the deviations is what the mean's rounding leaves.
+    """
     count = tl.sum(rows.to(tl.float32), axis=0)
     mean = tl.sum(tl.where(rows[:, None], y, 0.0), axis=0) / count
     deviation = tl.where(rows[:, None], y - mean[None, :], 0.0)
-    m2 = tl.sum(deviation * deviation, axis=0)
-    partial = partials + row_tile.to(tl.int64) * 2 * channels + channel
+    partial = partials + row_tile.to(tl.int64) * 3 * channels + channel
     tl.store(partial, mean, mask=there)
-    tl.store(partial + channels, m2, mask=there)
+    tl.store(partial + channels, tl.sum(deviation, axis=0), mask=there)
+    tl.store(partial + 2 * channels, tl.sum(deviation * deviation, axis=0), mask=there)
 
 
 @triton.jit
@@ -31,35 +35,46 @@ def store_sums(partials, row_tile, g, centred, channel, there, channels):
 
 
 @triton.jit
-def merge_moments(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
-    """(count, mean, M2) of the union of two sets. Chan, Golub and LeVeque 1979, equation 2.1."""
-    count = count_a + count_b
-    of_b = count_b / tl.maximum(count, 1.0)
-    delta = mean_b - mean_a
-    return count, mean_a + delta * of_b, m2_a + m2_b + delta * delta * count_a * of_b
+def load_moments(partials, pivot, first, tiles, tile_pixels, pixels, channel, channels, BLOCK_TILES: tl.constexpr):
+    """count, mean - pivot and M2 of BLOCK_TILES tiles, [tiles, channels] each; count is 0 of those that are not there."""
+    tile = first + tl.arange(0, BLOCK_TILES).to(tl.int64)
+    count = tl.maximum(tl.minimum(pixels - tile * tile_pixels, tile_pixels), 0).to(tl.float32)[:, None]
+    inside = (tile < tiles)[:, None] & (channel < channels)[None, :]
+    partial = partials + (tile * 3 * channels)[:, None] + channel[None, :]
+    mean = tl.load(partial, mask=inside, other=0.0)
+    sum_d = tl.load(partial + channels, mask=inside, other=0.0)
+    sum_d2 = tl.load(partial + 2 * channels, mask=inside, other=0.0)
+    rest = sum_d / tl.maximum(count, 1.0)
+    return count, mean - pivot[None, :] + rest, sum_d2 - sum_d * rest
 
 
 @triton.jit(do_not_specialize=["tiles", "tile_pixels", "pixels"])
 def conv_statistics_kernel(partials, stats, tiles, tile_pixels, pixels, channels,
                            BLOCK_TILES: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
-    """stats [2][channels] = mean, M2 of all pixels, from store_moments of tiles of tile_pixels, the last of fewer."""
+    """stats [2][channels] = mean, M2 of all pixels, from store_moments of tiles of tile_pixels, the last of fewer.
+
+    The merge of Chan, Golub and LeVeque (1979), of all tiles at once: the mean first, then squared deviations of the
+    tiles' means from it. Relative to the first tile's mean, so that a large mean costs no digits.
+    """
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < channels
-    count = tl.zeros([BLOCK_TILES, BLOCK_C], tl.float32)
-    mean = tl.zeros([BLOCK_TILES, BLOCK_C], tl.float32)
-    m2 = tl.zeros([BLOCK_TILES, BLOCK_C], tl.float32)
+    pivot = tl.load(partials + channel, mask=there, other=0.0)
+    total = tl.zeros([BLOCK_TILES, BLOCK_C], tl.float32)
     for first in range(0, tiles, BLOCK_TILES):
-        tile = first + tl.arange(0, BLOCK_TILES)
-        mask = (tile < tiles)[:, None] & there[None, :]
-        partial = partials + (tile.to(tl.int64) * 2 * channels)[:, None] + channel[None, :]
-        of_tile = tl.minimum(pixels - tile.to(tl.int64) * tile_pixels, tile_pixels)
-        count_b = tl.where(mask, of_tile.to(tl.float32)[:, None], 0.0)
-        mean_b = tl.load(partial, mask=mask, other=0.0)
-        m2_b = tl.load(partial + channels, mask=mask, other=0.0)
-        count, mean, m2 = merge_moments(count, mean, m2, count_b, mean_b, m2_b)
-    count, mean, m2 = tl.reduce((count, mean, m2), 0, merge_moments)
-    tl.store(stats + channel, mean, mask=there)
-    tl.store(stats + channels + channel, m2, mask=there)
+        count, mean, _ = load_moments(
+            partials, pivot, first, tiles, tile_pixels, pixels, channel, channels, BLOCK_TILES
+        )
+        total += count * mean
+    centre = tl.sum(total, axis=0) / pixels
+    squares = tl.zeros([BLOCK_TILES, BLOCK_C], tl.float32)
+    for first in range(0, tiles, BLOCK_TILES):
+        count, mean, m2 = load_moments(
+            partials, pivot, first, tiles, tile_pixels, pixels, channel, channels, BLOCK_TILES
+        )
+        deviation = mean - centre[None, :]
+        squares += m2 + count * (deviation * deviation)
+    tl.store(stats + channel, pivot + centre, mask=there)
+    tl.store(stats + channels + channel, tl.sum(squares, axis=0), mask=there)
 
 
 @triton.jit(do_not_specialize=["tiles"])

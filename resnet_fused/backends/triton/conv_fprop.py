@@ -77,7 +77,7 @@ def conv_fprop_kernel(
 def launch_conv_fprop(conv, tiling, x, w, y, prologue, prologue_relu, stats, epilogue, residual, residual_affine, relu):
     """Of channels_last tensors; stats [2, K] and what else is None are not there."""
     shape, grid = conv.shape, plan_fprop(conv.shape, tiling, conv.device)
-    partials = None if stats is None else empty_acc(x, grid.row_tiles, 2, shape.K)
+    partials = None if stats is None else empty_acc(x, grid.row_tiles, 3, shape.K)
     launch(
         conv_fprop_kernel, grid.programs,
         x, w, y, prologue, partials, epilogue, residual, residual_affine, *conv.arguments(grid),
