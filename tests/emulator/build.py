@@ -22,7 +22,7 @@ CXX = (os.environ.get("CXX") or shutil.which("g++") or "").split()
 CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-g1"]
 # -Og: kernels run as fast as with -O1, and compile in half the time.
 TRANSLATED_FLAGS = ["-Og", "-w", "-fvisibility=hidden", "-fno-exceptions"]
-RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
+RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fno-semantic-interposition"]
 RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "fault", "fiber", "kernel_access",
                  "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
 CUDART_FILES = ["cudart", "cudart_device"]  # for launchers that nvcc compiled
@@ -86,22 +86,30 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
         runtime += [pool.submit(_runtime_object, file, cudart_flags, sanitizer) for file in CUDART_FILES]
         objects = [path for future in kernels for path in future.result()]
         objects += [future.result() for future in [*host, *runtime]]
-    return _linked(name, objects, [*sanitizer, *link_flags])
+    exports = RUNTIME / "exports.map"
+    return _linked(name, objects, [f"-Wl,--version-script={exports}", *sanitizer, *link_flags], exports.read_text())
+
+
+def runtime_library() -> Path:
+    """The emulator's runtime alone, for kernels of ptx_library: one for all of them, with the stacks of its fibers."""
+    with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
+        objects = list(pool.map(lambda file: _runtime_object(file, [*CXX_FLAGS, *RUNTIME_FLAGS], []), RUNTIME_FILES))
+    return _linked("runtime", objects, [])
 
 
 def ptx_library(name: str, ptx: str) -> Path:
-    """A shared library of the kernels of a PTX module and the emulator's runtime, to be launched by Emulated.launch."""
-    with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
-        runtime = [pool.submit(_runtime_object, file, [*CXX_FLAGS, *RUNTIME_FLAGS], []) for file in RUNTIME_FILES]
-        objects = _translated_objects(name, f"{name}.ptx", ptx, _fast_fma())
-        objects += [future.result() for future in runtime]
-    return _linked(name, objects, [])
+    """The kernels of a PTX module, which are there for Emulated(runtime_library()).launch once this library is loaded.
+
+    No two kernels of a process may have the same name.
+    """
+    objects = _translated_objects(name, f"{name}.ptx", ptx, _fast_fma())
+    return _linked(name, objects, [str(runtime_library())])
 
 
-def _linked(name: str, objects: list[Path], flags) -> Path:
-    exports = RUNTIME / "exports.map"
-    link = ["-shared", f"-Wl,--version-script={exports},-Bsymbolic,-z,noexecstack", *flags]
-    key = digest(CXX, link, exports.read_text(), *[digest(path.read_bytes()) for path in objects])
+def _linked(name: str, objects: list[Path], flags, *parts) -> Path:
+    """`parts`: what else the library depends on."""
+    link = ["-shared", "-Wl,-Bsymbolic,-z,noexecstack", *flags]
+    key = digest(CXX, link, *parts, *[digest(path.read_bytes()) for path in objects])
     target = BUILD / f"{name}-{key}.so"
     with alone(target):
         if not target.exists():

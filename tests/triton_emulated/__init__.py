@@ -9,7 +9,6 @@ import ctypes
 import functools
 import hashlib
 import importlib
-import json
 
 import pytest
 import torch
@@ -36,46 +35,35 @@ class Emulator:
     """Runs launches; what was built is kept by the PTX's content."""
 
     def __init__(self):
-        self.libraries: dict[str, Emulated] = {}
-        self.schedule, self.seed = "random", 0
-        self.edit_ptx = None
+        self.kernels: dict[str, str] = {}  # PTX -> the name that it was loaded by
+
+    @functools.cached_property
+    def library(self) -> Emulated:
+        return Emulated(build.runtime_library())
 
     def set_schedule(self, schedule: str, seed: int = 0) -> None:
-        self.schedule, self.seed = schedule, seed
+        self.library.set_schedule(schedule, seed)
 
-    def _library(self, name: str, ptx: str) -> Emulated:
-        key = hashlib.sha256(ptx.encode()).hexdigest()[:16]
-        if key not in self.libraries:
-            self.libraries[key] = Emulated(build.ptx_library(f"triton_{name}_{key}", ptx))
-        return self.libraries[key]
+    def _load(self, name: str, ptx: str) -> str:
+        if ptx not in self.kernels:
+            key = hashlib.sha256(ptx.encode()).hexdigest()[:12]
+            unique = f"{name}_{key}"
+            ctypes.CDLL(str(build.ptx_library(unique, ptx.replace(f".entry {name}(", f".entry {unique}("))))
+            self.kernels[ptx] = unique
+        return self.kernels[ptx]
 
     def run(self, kernel, grid, arguments, options) -> None:
         """In the place of kernel[grid](*arguments, **options)."""
         variant = triton_compilation.variant_of(kernel, arguments, options)
         compiled = triton_compilation.compiled(variant, ARCH)
-        library = self._library(variant.name, compiled.asm["ptx"])
-        library.set_schedule(self.schedule, self.seed)
-        self.seed += 1
+        name = self._load(variant.name, compiled.asm["ptx"])
         flat = triton_compilation.runtime_arguments(variant, arguments, options)
         numbers = [ctypes.c_void_p(value.data_ptr()) if kind.startswith("*") else _NUMBERS[kind](value)
                    for kind, value in flat]  # fmt: skip
         numbers += [ctypes.c_void_p(0)] * 2  # Triton's scratch memory, which our kernels have none of
         threads = (32 * compiled.metadata.num_warps,)
-        with _guarded(library, [value for _, value in flat if isinstance(value, torch.Tensor)]):
-            library.launch(variant.name, grid, threads, compiled.metadata.shared, numbers)
-
-    @contextlib.contextmanager
-    def counting(self):
-        """Yields a function that returns what was counted since, by the kernel's name."""
-        for library in self.libraries.values():
-            library.functions.emulator_reset_counters()
-            library.functions.emulator_set_counting(1)
-        try:
-            yield lambda: {name: counts for library in self.libraries.values()
-                           for name, counts in json.loads(library.functions.emulator_counters()).items()}
-        finally:
-            for library in self.libraries.values():
-                library.functions.emulator_set_counting(0)
+        with _guarded(self.library, [value for _, value in flat if isinstance(value, torch.Tensor)]):
+            self.library.launch(name, grid, threads, compiled.metadata.shared, numbers)
 
 
 @contextlib.contextmanager

@@ -12,21 +12,21 @@ from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.element import apply_affine, load_affine, to_acc, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch
 from resnet_fused.backends.triton.sweep import sweep_of
-from resnet_fused.backends.triton.tile import channels_of, chunk_of, tile_of
+from resnet_fused.backends.triton.tile import channels_of, tile_of, tiles_of
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit
 def bn_apply_kernel(
-    x, affine, residual, residual_affine, y, view, tiles,
+    x, affine, residual, residual_affine, y, view,
     RELU: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    _, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     z = load_affine(affine, channel, view.channels)
     if residual_affine is not None:
         z_residual = load_affine(residual_affine, channel, view.channels)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
         value = apply_affine(to_acc(tl.load(x + offset, mask=there)), z)
         if residual is not None:
             r = to_acc(tl.load(residual + offset, mask=there))
@@ -38,12 +38,12 @@ def bn_apply_kernel(
         tl.store(y + offset, value.to(y.dtype.element_ty), mask=there)
 
 
-@triton.jit(do_not_specialize=["tiles"])
-def add_masked_kernel(base, grad, out, y, view, tiles, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    _, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+@triton.jit
+def add_masked_kernel(base, grad, out, y, view, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
         g = to_acc(tl.load(grad + offset, mask=there))
         if out is not None:
             g = zero_up_to_zero(to_acc(tl.load(out + offset, mask=there)), g)
@@ -70,7 +70,7 @@ def bn_apply_into(y, x, affine, relu, residual=None, residual_affine=None):
         launch(
             bn_apply_kernel, sweep.grid,
             dense.dense(x, memory_format), dense.dense(affine), dense.dense(residual, memory_format),
-            dense.dense(residual_affine), y, sweep.view, sweep.tiles, RELU=relu, **sweep.blocks,
+            dense.dense(residual_affine), y, sweep.view, RELU=relu, **sweep.blocks,
         )  # fmt: skip
     return y
 
@@ -86,6 +86,6 @@ def add_masked(base, grad, out):
         launch(
             add_masked_kernel, sweep.grid,
             None if base is None else y, dense.dense(grad, memory_format), dense.dense(out, memory_format), y,
-            sweep.view, sweep.tiles, **sweep.blocks,
+            sweep.view, **sweep.blocks,
         )  # fmt: skip
     return y

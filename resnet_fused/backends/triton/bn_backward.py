@@ -12,29 +12,29 @@ import triton
 import triton.language as tl
 
 from resnet_fused.backends.triton import dense
-from resnet_fused.backends.triton.bn_statistics import MERGE_CHANNELS, MERGE_CHUNKS, parts_of
+from resnet_fused.backends.triton.bn_statistics import MERGE_CHANNELS, MERGE_CHUNKS, part_of
 from resnet_fused.backends.triton.element import apply_affine, load_affine, load_row, to_acc, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch
 from resnet_fused.backends.triton.sweep import ceil_div, sweep_of
-from resnet_fused.backends.triton.tile import channels_of, chunk_of, tile_of
+from resnet_fused.backends.triton.tile import channels_of, tile_of, tiles_of
 
 
 @triton.jit
-def store_sums(sums, partial, chunk, rows: tl.constexpr, row: tl.constexpr, channel, channels):
-    """One row of a program's partial sums, [chunks][rows][channels]."""
-    to = partial + (chunk.to(tl.int64) * rows + row) * channels + channel
+def store_sums(sums, partial, rows: tl.constexpr, row: tl.constexpr, channel, channels):
+    """One row of this program's partial sums, [chunks][rows][channels]."""
+    to = partial + (tl.program_id(0).to(tl.int64) * rows + row) * channels + channel
     tl.store(to, tl.sum(sums, 0).to(tl.float64), mask=channel < channels)
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit
 def bn_backward_reduce_kernel(
-    grad, out, x, affine, x2, affine2, masked, partial, view, tiles,
+    grad, out, x, affine, x2, affine2, masked, partial, view,
     RELU: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """With RELU g is masked by out, or without it by z(x); `masked` receives g if it is given."""
     ROWS: tl.constexpr = 3 if x2 is not None else 2 if x is not None else 1
-    chunk, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     acc: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
     sums = tl.zeros([BLOCK_P, BLOCK_C], acc)
     if x is not None:
@@ -44,7 +44,7 @@ def bn_backward_reduce_kernel(
         mean2 = load_row(affine2, 0, channel, view.channels)
         products2 = tl.zeros([BLOCK_P, BLOCK_C], acc)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
         g = to_acc(tl.load(grad + offset, mask=there, other=0))
         if x is not None:
             value = to_acc(tl.load(x + offset, mask=there, other=0))
@@ -60,11 +60,11 @@ def bn_backward_reduce_kernel(
         if x2 is not None:
             value2 = to_acc(tl.load(x2 + offset, mask=there, other=0))
             products2 = tl.fma(g, value2 - mean2, products2)
-    store_sums(sums, partial, chunk, ROWS, 0, channel, view.channels)
+    store_sums(sums, partial, ROWS, 0, channel, view.channels)
     if x is not None:
-        store_sums(products, partial, chunk, ROWS, 1, channel, view.channels)
+        store_sums(products, partial, ROWS, 1, channel, view.channels)
     if x2 is not None:
-        store_sums(products2, partial, chunk, ROWS, 2, channel, view.channels)
+        store_sums(products2, partial, ROWS, 2, channel, view.channels)
 
 
 @triton.jit(do_not_specialize=["chunks"])
@@ -78,9 +78,8 @@ def merge_sums_kernel(
     for row in tl.static_range(ROWS):
         total = tl.zeros([BLOCK_CHUNKS, BLOCK_C], tl.float64)
         for first in range(0, chunks, BLOCK_CHUNKS):
-            chunk, there = parts_of(first, chunks, channel, channels, BLOCK_CHUNKS)
-            part = (chunk.to(tl.int64) * ROWS + row) * channels
-            total += tl.load(partial + part[:, None] + channel[None, :], mask=there, other=0)
+            _, offset, there = part_of(first, chunks, ROWS, channel, channels, BLOCK_CHUNKS)
+            total += tl.load(partial + row * channels + offset, mask=there, other=0)
         result = tl.sum(total, 0)
         if row == 1:
             result *= tl.load(affine + 3 * channels + channel, mask=inside).to(tl.float64)
@@ -103,16 +102,16 @@ def apply_draw(g, x, draw):
     return affine[1] * tl.fma(-slope, x - affine[0], g - mean_g)
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit
 def bn_backward_apply_kernel(
-    grad, out, x, affine, means, y, view, tiles,
+    grad, out, x, affine, means, y, view,
     RELU: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    _, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     draw = load_draw(affine, means, channel, view.channels)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
         g, value = to_acc(tl.load(grad + offset, mask=there)), to_acc(tl.load(x + offset, mask=there))
         if RELU and out is not None:
             g = zero_up_to_zero(to_acc(tl.load(out + offset, mask=there)), g)
@@ -156,7 +155,7 @@ def _reduce(grad, out, x, affine, relu, x2, affine2, masked, memory_format):
     partial = grad.new_empty(sweep.chunks, rows, C, dtype=torch.float64)
     launch(
         bn_backward_reduce_kernel, sweep.grid, grad, out, x, affine, x2, affine2, masked, partial,
-        sweep.view, sweep.tiles, RELU=relu, **sweep.blocks,
+        sweep.view, RELU=relu, **sweep.blocks,
     )  # fmt: skip
     return merge_sums(partial, affine, affine2, grad)
 
@@ -189,6 +188,6 @@ def bn_backward_apply_into(y, grad, out, x, affine, relu, means):
         launch(
             bn_backward_apply_kernel, sweep.grid, dense.dense(grad, memory_format),
             dense.dense(out, memory_format) if relu else None, dense.dense(x, memory_format),
-            dense.dense(affine), dense.dense(means), y, sweep.view, sweep.tiles, RELU=relu, **sweep.blocks,
+            dense.dense(affine), dense.dense(means), y, sweep.view, RELU=relu, **sweep.blocks,
         )  # fmt: skip
     return y

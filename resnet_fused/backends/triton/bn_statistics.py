@@ -15,71 +15,76 @@ from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.element import to_acc
 from resnet_fused.backends.triton.launch import launch
 from resnet_fused.backends.triton.sweep import ceil_div, sweep_of
-from resnet_fused.backends.triton.tile import channels_of, chunk_of, pixels_before, tile_of
+from resnet_fused.backends.triton.tile import channels_of, first_tile, pixels_before, tile_of, tiles_of
 
 MERGE_CHANNELS = 16  # of a program of the second stage,
 MERGE_CHUNKS = 64  # which takes so many parts at a time
 FINALIZE_CHANNELS = 256
 
 
-@triton.jit(do_not_specialize=["tiles"])
-def bn_statistics_kernel(x, partial, view, tiles, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    chunk, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
-    offset, there = tile_of(first, channel, view, tiles, BLOCK_P)
+@triton.jit
+def bn_statistics_kernel(x, partial, view, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
+    offset, there = tile_of(first, channel, view, BLOCK_P)
     values = to_acc(tl.load(x + offset, mask=there, other=0))
-    count = (pixels_before(first + 1, view, tiles) - pixels_before(first, view, tiles)).to(values.dtype)
-    pivot = tl.sum(values, 0) / count
+    count = pixels_before(first + 1, view) - pixels_before(first, view)
+    pivot = tl.sum(values, 0) / count.to(values.dtype)
     pivot = tl.where(pivot - pivot == 0, pivot, 0)  # not of infinities
     sums = tl.zeros([BLOCK_P, BLOCK_C], values.dtype)
     squares = tl.zeros([BLOCK_P, BLOCK_C], values.dtype)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
         d = tl.where(there, to_acc(tl.load(x + offset, mask=there)) - pivot[None, :], 0)
         sums += d
         squares = tl.fma(d, d, squares)
-    n = (pixels_before(end, view, tiles) - pixels_before(first, view, tiles)).to(tl.float64)
+    n = pixels_of_chunk(tl.program_id(0), tl.num_programs(0), view)
     total = tl.sum(sums, 0).to(tl.float64)
     mean = total / n
     m2 = tl.sum(squares, 0).to(tl.float64) - total * mean
-    row = partial + chunk.to(tl.int64) * 2 * view.channels + channel
+    row = partial + tl.program_id(0).to(tl.int64) * 2 * view.channels + channel
     tl.store(row, pivot.to(tl.float64) + mean, mask=channel < view.channels)
     tl.store(row + view.channels, tl.where(m2 <= 0, 0, m2), mask=channel < view.channels)
 
 
 @triton.jit
-def parts_of(first, chunks, channel, channels, BLOCK_CHUNKS: tl.constexpr):
-    """The chunks [BLOCK_CHUNKS] from `first` on, and which of them and the channels exist, [BLOCK_CHUNKS, BLOCK_C]."""
+def part_of(first, chunks, rows, channel, channels, BLOCK_CHUNKS: tl.constexpr):
+    """Of partial results [chunks][rows][channels], the chunks [BLOCK_CHUNKS] from `first` on; where they lie and which
+    of them there are, [BLOCK_CHUNKS, BLOCK_C]."""
     chunk = first + tl.arange(0, BLOCK_CHUNKS)
-    return chunk, (chunk < chunks)[:, None] & (channel < channels)[None, :]
+    offset = (chunk.to(tl.int64) * rows * channels)[:, None] + channel[None, :]
+    return chunk, offset, (chunk < chunks)[:, None] & (channel < channels)[None, :]
 
 
-@triton.jit(do_not_specialize=["tiles", "chunks"])
-def merge_statistics_kernel(
-    partial, stats, view, tiles, chunks, BLOCK_CHUNKS: tl.constexpr, BLOCK_C: tl.constexpr
-):  # fmt: skip
-    """mean = sum n_i mean_i / n, M2 = sum (M2_i + n_i (mean_i - mean)^2), where x is acc [chunks][2][channels]."""
+@triton.jit
+def pixels_of_chunk(chunk, chunks, view):
+    """As float64."""
+    end = pixels_before(first_tile(chunk + 1, chunks, view), view)
+    return (end - pixels_before(first_tile(chunk, chunks, view), view)).to(tl.float64)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def merge_statistics_kernel(partial, stats, view, chunks, BLOCK_CHUNKS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """mean = sum n_i mean_i / n, M2 = sum (M2_i + n_i (mean_i - mean)^2)"""
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    n = pixels_before(tiles.all, view, tiles).to(tl.float64)
+    inside = channel < view.channels
+    n = pixels_before(first_tile(chunks, chunks, view), view).to(tl.float64)
     weighted = tl.zeros([BLOCK_CHUNKS, BLOCK_C], tl.float64)
     for first in range(0, chunks, BLOCK_CHUNKS):
-        chunk, there = parts_of(first, chunks, channel, view.channels, BLOCK_CHUNKS)
-        begin, end = chunk * tiles.chunk, tl.minimum((chunk + 1) * tiles.chunk, tiles.all)
-        count = (pixels_before(end, view, tiles) - pixels_before(begin, view, tiles)).to(tl.float64)[:, None]
-        row = partial + (chunk.to(tl.int64) * 2 * view.channels)[:, None] + channel[None, :]
-        weighted += count / n * tl.load(row, mask=there, other=0)
+        chunk, offset, there = part_of(first, chunks, 2, channel, view.channels, BLOCK_CHUNKS)
+        share = pixels_of_chunk(chunk, chunks, view)[:, None] / n
+        weighted += share * tl.load(partial + offset, mask=there, other=0)
     mean = tl.sum(weighted, 0)
     m2 = tl.zeros([BLOCK_CHUNKS, BLOCK_C], tl.float64)
     for first in range(0, chunks, BLOCK_CHUNKS):
-        chunk, there = parts_of(first, chunks, channel, view.channels, BLOCK_CHUNKS)
-        begin, end = chunk * tiles.chunk, tl.minimum((chunk + 1) * tiles.chunk, tiles.all)
-        count = (pixels_before(end, view, tiles) - pixels_before(begin, view, tiles)).to(tl.float64)[:, None]
-        row = partial + (chunk.to(tl.int64) * 2 * view.channels)[:, None] + channel[None, :]
-        delta = tl.load(row, mask=there, other=0) - mean[None, :]
-        m2 += tl.where(there, tl.load(row + view.channels, mask=there) + count * delta * delta, 0)
-    inside = channel < view.channels
-    tl.store(stats + channel, mean.to(stats.dtype.element_ty), mask=inside)
-    tl.store(stats + view.channels + channel, tl.sum(m2, 0).to(stats.dtype.element_ty), mask=inside)
+        chunk, offset, there = part_of(first, chunks, 2, channel, view.channels, BLOCK_CHUNKS)
+        count = pixels_of_chunk(chunk, chunks, view)[:, None]
+        delta = tl.load(partial + offset, mask=there, other=0) - mean[None, :]
+        m2_i = tl.load(partial + offset + view.channels, mask=there, other=0)
+        m2 += m2_i + tl.where(there, count * delta * delta, 0)
+    acc: tl.constexpr = stats.dtype.element_ty
+    tl.store(stats + channel, mean.to(acc), mask=inside)
+    tl.store(stats + view.channels + channel, tl.sum(m2, 0).to(acc), mask=inside)
 
 
 @triton.jit
@@ -112,9 +117,9 @@ def bn_statistics(x):
         return stats.zero_()
     sweep = sweep_of(x)
     partial = x.new_empty(sweep.chunks, 2, C, dtype=torch.float64)
-    launch(bn_statistics_kernel, sweep.grid, x, partial, sweep.view, sweep.tiles, **sweep.blocks)
+    launch(bn_statistics_kernel, sweep.grid, x, partial, sweep.view, **sweep.blocks)
     launch(
-        merge_statistics_kernel, (ceil_div(C, MERGE_CHANNELS),), partial, stats, sweep.view, sweep.tiles, sweep.chunks,
+        merge_statistics_kernel, (ceil_div(C, MERGE_CHANNELS),), partial, stats, sweep.view, sweep.chunks,
         BLOCK_CHUNKS=MERGE_CHUNKS, BLOCK_C=MERGE_CHANNELS, num_warps=4,
     )  # fmt: skip
     return stats

@@ -7,9 +7,7 @@ import triton.language as tl
 @triton.jit
 def to_acc(x):
     """float64 stays; float32, bfloat16 and float16 become float32."""
-    if x.dtype.is_fp64():
-        return x
-    return x.to(tl.float32)
+    return x if x.dtype.is_fp64() else x.to(tl.float32)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from resnet_fused.backends.triton.bn_backward import apply_draw, load_draw, merg
 from resnet_fused.backends.triton.element import apply_affine, load_affine, load_row, to_acc
 from resnet_fused.backends.triton.launch import launch
 from resnet_fused.backends.triton.sweep import Sweep, plan_sweep
-from resnet_fused.backends.triton.tile import channels_of, chunk_of, tile_of
+from resnet_fused.backends.triton.tile import channels_of, image_of, tile_of, tiles_of
 
 NO_WINNER = tl.constexpr(255)
 
@@ -31,10 +31,11 @@ class StemShape(NamedTuple):
 
 
 @triton.jit
-def pixels_of_tile(tile, view, tiles, width, BLOCK_P: tl.constexpr):
+def pixels_of(tile, view, width, BLOCK_P: tl.constexpr):
     """A tile's image, and the rows and columns [BLOCK_P] of its pixels."""
-    pixel = tile % tiles.image * view.tile_pixels + tl.arange(0, BLOCK_P)
-    return (tile // tiles.image).to(tl.int64), pixel // width, pixel % width
+    image, first = image_of(tile, view)
+    pixel = first.to(tl.int32) + tl.arange(0, BLOCK_P)
+    return image, pixel // width, pixel % width
 
 
 @triton.jit
@@ -44,19 +45,19 @@ def offset_of(image, pixel, channel, view):
     return row[:, None] + (channel.to(tl.int64) * view.channel_stride)[None, :]
 
 
-@triton.jit(do_not_specialize=["tiles", "shape"])
+@triton.jit
 def stem_pool_kernel(
-    x, affine, y, index, view, x_view, tiles, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+    x, affine, y, index, view, x_view, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     """A sweep over y. Starting at 0 with no winner is ReLU and "no gradient" in one: only z > 0 or a NaN wins. The first
     of equal maxima wins, and the last NaN, as in PyTorch.
     """
-    _, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     z = load_affine(affine, channel, view.channels)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
-        image, row, column = pixels_of_tile(tile, view, tiles, shape.out_width, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
+        image, row, column = pixels_of(tile, view, shape.out_width, BLOCK_P)
         best = tl.zeros([BLOCK_P, BLOCK_C], z[0].dtype)
         winner = tl.full([BLOCK_P, BLOCK_C], NO_WINNER, tl.int32)
         for place in tl.static_range(9):
@@ -72,11 +73,11 @@ def stem_pool_kernel(
 
 
 @triton.jit
-def gather(grad, index, tile, channel, there, view, y_view, tiles, shape, BLOCK_P: tl.constexpr):
+def gather(grad, index, tile, channel, there, view, y_view, shape, BLOCK_P: tl.constexpr):
     """The gradient that the pixels of a tile of x receive. Row h of x is in the windows of row h / 2 of y, at place 1 (h
     even) or 2 (h odd), and for odd h in those of the row behind it, at place 0; columns likewise.
     """
-    image, h, w = pixels_of_tile(tile, view, tiles, shape.width, BLOCK_P)
+    image, h, w = pixels_of(tile, view, shape.width, BLOCK_P)
     g = to_acc(tl.zeros(there.shape, grad.dtype.element_ty))
     for i in tl.static_range(2):
         for j in tl.static_range(2):
@@ -91,41 +92,41 @@ def gather(grad, index, tile, channel, there, view, y_view, tiles, shape, BLOCK_
     return g
 
 
-@triton.jit(do_not_specialize=["tiles", "shape"])
+@triton.jit
 def stem_pool_backward_reduce_kernel(
-    grad, index, x, affine, partial, view, y_view, tiles, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+    grad, index, x, affine, partial, view, y_view, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     """A sweep over x, whether it is given or not."""
     ROWS: tl.constexpr = 2 if x is not None else 1
-    chunk, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     acc: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
     sums = tl.zeros([BLOCK_P, BLOCK_C], acc)
     products = tl.zeros([BLOCK_P, BLOCK_C], acc)
     if x is not None:
         mean = load_row(affine, 0, channel, view.channels)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
-        g = gather(grad, index, tile, channel, there, view, y_view, tiles, shape, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
+        g = gather(grad, index, tile, channel, there, view, y_view, shape, BLOCK_P)
         sums += g
         if x is not None:
             products = tl.fma(g, to_acc(tl.load(x + offset, mask=there, other=0)) - mean, products)
-    store_sums(sums, partial, chunk, ROWS, 0, channel, view.channels)
+    store_sums(sums, partial, ROWS, 0, channel, view.channels)
     if x is not None:
-        store_sums(products, partial, chunk, ROWS, 1, channel, view.channels)
+        store_sums(products, partial, ROWS, 1, channel, view.channels)
 
 
-@triton.jit(do_not_specialize=["tiles", "shape"])
+@triton.jit
 def stem_pool_backward_apply_kernel(
-    grad, index, x, affine, means, y, view, y_view, tiles, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+    grad, index, x, affine, means, y, view, y_view, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    _, first, end = chunk_of(tiles)
-    channel = channels_of(tiles, BLOCK_C)
+    first, end = tiles_of(view)
+    channel = channels_of(BLOCK_C)
     if x is not None:
         draw = load_draw(affine, means, channel, view.channels)
     for tile in range(first, end):
-        offset, there = tile_of(tile, channel, view, tiles, BLOCK_P)
-        g = gather(grad, index, tile, channel, there, view, y_view, tiles, shape, BLOCK_P)
+        offset, there = tile_of(tile, channel, view, BLOCK_P)
+        g = gather(grad, index, tile, channel, there, view, y_view, shape, BLOCK_P)
         if x is not None:
             g = apply_draw(g, to_acc(tl.load(x + offset, mask=there)), draw)
         tl.store(y + offset, g.to(y.dtype.element_ty), mask=there)
@@ -159,7 +160,7 @@ def stem_pool(x, affine):
     if y.numel():
         sweep, x_view = _sweep(size, memory_format, x.dtype), _sweep(x.shape, memory_format, x.dtype).view
         launch(
-            stem_pool_kernel, sweep.grid, x, dense.dense(affine), y, index, sweep.view, x_view, sweep.tiles,
+            stem_pool_kernel, sweep.grid, x, dense.dense(affine), y, index, sweep.view, x_view,
             _shape(x.shape, size), **sweep.blocks,
         )  # fmt: skip
     return y, index
@@ -192,7 +193,7 @@ def stem_pool_backward_reduce(grad, index, x, affine):
     partial = grad.new_empty(sweep.chunks, rows, C, dtype=torch.float64)
     launch(
         stem_pool_backward_reduce_kernel, sweep.grid, dense.dense(grad, memory_format), dense.dense(index, memory_format),
-        dense.dense(x, memory_format), affine if rows == 2 else None, partial, sweep.view, y_view, sweep.tiles,
+        dense.dense(x, memory_format), affine if rows == 2 else None, partial, sweep.view, y_view,
         _shape(size, grad.shape), **sweep.blocks,
     )  # fmt: skip
     return merge_sums(partial, affine if rows == 2 else None, None, grad)
@@ -210,7 +211,7 @@ def stem_pool_backward_apply(grad, index, input_size, x, affine, means):
         launch(
             stem_pool_backward_apply_kernel, sweep.grid, dense.dense(grad, memory_format),
             dense.dense(index, memory_format), dense.dense(x, memory_format), None if x is None else dense.dense(affine),
-            None if x is None else dense.dense(means), y, sweep.view, y_view, sweep.tiles, _shape(y.shape, grad.shape),
+            None if x is None else dense.dense(means), y, sweep.view, y_view, _shape(y.shape, grad.shape),
             **sweep.blocks,
         )  # fmt: skip
     return y

@@ -24,35 +24,27 @@ MOST_TILES = 16
 
 
 class View(NamedTuple):
-    """A dense tensor; strides in elements."""
+    """A dense tensor and its tiles, as kernels take it; strides in elements."""
 
+    images: int
     channels: int
     pixels: int  # of an image
     image_stride: int
     channel_stride: int
     pixel_stride: int
-    tile_pixels: int  # at most BLOCK_P of a tile's are there; a multiple of ALIGNMENT
-
-
-class Tiles(NamedTuple):
-    """Counts of tiles; kernels are not compiled anew for each of them (do_not_specialize)."""
-
-    image: int  # of an image
-    all: int
-    chunk: int  # that one program takes, one after the other
-    channels: int  # side by side
+    tile_pixels: int  # of a tile: at most BLOCK_P, and a multiple of ALIGNMENT
 
 
 class Sweep(NamedTuple):
     view: View
-    tiles: Tiles
-    chunks: int
+    chunks: int  # of tiles, for one program each: by the tiles next to each other on the grid's second axis
+    across: int
     block_p: int
     block_c: int
 
     @property
-    def grid(self) -> tuple[int]:
-        return (self.chunks * self.tiles.channels,)
+    def grid(self) -> tuple[int, int]:
+        return self.chunks, self.across
 
     @property
     def blocks(self) -> dict[str, int]:
@@ -82,16 +74,13 @@ def plan_sweep(images: int, channels: int, pixels: int, channels_last: bool, acc
         strides = (channels * pixels, pixels, 1)
         block_p = power_of_two(pixels, FEWEST_PIXELS, elements)
         block_c = elements // block_p
-    # Cut evenly: a chunk's first tile is the measure of its sums (bn_statistics.py) and should not be its smallest.
+    # Cut evenly: a program's first tile is the measure of its sums (bn_statistics.py) and should not be its smallest.
     tile_pixels = ceil_div(ceil_div(pixels, ceil_div(pixels, block_p)), ALIGNMENT) * ALIGNMENT
-    per_image, across = ceil_div(pixels, tile_pixels), ceil_div(channels, block_c)
-    all_tiles = images * per_image
-    chunk = min(max(all_tiles * across // ENOUGH_PROGRAMS, 1), MOST_TILES)
+    tiles, across = images * ceil_div(pixels, tile_pixels), ceil_div(channels, block_c)
+    chunk = min(max(tiles * across // ENOUGH_PROGRAMS, 1), MOST_TILES)
     return Sweep(
-        View(channels, pixels, *strides, tile_pixels),
-        Tiles(per_image, all_tiles, chunk, across),
-        ceil_div(all_tiles, chunk), block_p, block_c,
-    )  # fmt: skip
+        View(images, channels, pixels, *strides, tile_pixels), ceil_div(tiles, chunk), across, block_p, block_c
+    )
 
 
 def sweep_of(x) -> Sweep:
