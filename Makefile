@@ -7,8 +7,11 @@ REPORT ?= build/report
 BENCH_ARGS ?=
 GPU_ARGS ?=
 PYTEST_ARGS ?=
+# Test processes at a time; each may take 2 GiB.
+WORKERS ?= 2
 
 PY := $(VENV)/bin/python
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist worksteal
 DEPENDENCIES := $(VENV)/.stamp-dependencies
 BUILT := $(VENV)/.stamp-built
 SOURCES := $(shell find csrc -type f 2>/dev/null)
@@ -27,7 +30,7 @@ help:
 	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
 	@echo "make gpu-check   on a machine with an NVIDIA GPU: build for it, test, race (10 minutes; nothing is downloaded)"
 	@echo "make clean   remove what the build and the benchmarks left; .venv stays"
-	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' GPU_ARGS='--quick' PYTHON=python3.12 VENV=.venv"
+	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' WORKERS=1 GPU_ARGS='--quick' PYTHON=python3.12 VENV=.venv"
 
 toolchain:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -55,10 +58,10 @@ bench: $(BUILT)
 	$(PY) -m resnet_fused bench --report $(REPORT) $(BENCH_ARGS)
 
 test: $(BUILT)
-	$(PY) -m pytest tests benchmarks --slow --benchmark-disable $(PYTEST_ARGS)
+	$(PYTEST) tests benchmarks --slow --benchmark-disable $(PYTEST_ARGS)
 
 quick: $(BUILT)
-	$(PY) -m pytest tests $(PYTEST_ARGS)
+	$(PYTEST) tests $(PYTEST_ARGS)
 
 mutants: $(BUILT)
 	PYTHONPATH=tests $(PY) -m mutants

@@ -2,15 +2,19 @@
 
     python benchmarks/batches.py --model resnet18 --mode infer --json FILE --plot FILE.svg
 
-At each batch size the contenders take turns in one process; a speed-up is the median of the rounds' ratios.
+At each batch size the contenders take turns in one process; a speed-up is the median of the rounds' ratios. With
+--tuned, every unit of the fused model is measured first (resnet_fused.tune) and runs what was fastest.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import tempfile
 import time
+from collections import Counter
 from typing import Any, Callable, Sequence
 
 import torch
@@ -60,6 +64,15 @@ def contenders(name: str, mode: str, batch: int, image: int) -> dict[str, Callab
     return {"ours": contender(torch.channels_last, True), **eager}
 
 
+def prepared(steps: dict[str, Callable[[], None]], tuned: bool) -> tuple[float, dict[str, int]]:
+    """The seconds of a round, and how many units of ours run on which backend."""
+    with resnet_fused.dispatch.measuring("always" if tuned else "never"):
+        steps["ours"]()
+    with resnet_fused.modules.record() as records:
+        steps["ours"]()
+    return warm_up(steps), dict(Counter(record.backend or "eager" for record in records))
+
+
 def row(batch: int, times: dict[str, list[float]]) -> dict[str, Any]:
     per_image = {name: summary([value / batch for value in values]) for name, values in times.items()}
     return {
@@ -79,7 +92,8 @@ def show(result: dict[str, Any]) -> None:
         eager, ratio = r["eager_ms_per_image"], r["speedup"]
         print(f"batch {r['batch']:3d}  fused {r['ours_ms_per_image']['median']:7.2f}  "
               f"eager NCHW {eager['NCHW']['median']:7.2f}  NHWC {eager['NHWC']['median']:7.2f}  "
-              f"{ratio['median']:5.2f}x ({ratio['p20']:.2f}-{ratio['p80']:.2f}) eager {r['eager_best']}")  # fmt: skip
+              f"{ratio['median']:5.2f}x ({ratio['p20']:.2f}-{ratio['p80']:.2f}) eager {r['eager_best']}  "
+              + ", ".join(f"{count} units {name}" for name, count in r["units"].items()))  # fmt: skip
 
 
 def svg(result: dict[str, Any]) -> str:
@@ -109,6 +123,7 @@ def command(options: argparse.Namespace) -> str:
     """What was run, without the paths of its output."""
     words = ["python", "benchmarks/batches.py", "--model", options.model, "--mode", options.mode]
     words += ["--batch", *map(str, options.batch), "--image", str(options.image), "--threads", str(options.threads)]
+    words += ["--tuned"] if options.tuned else []
     return shlex.join([*words, *(["--rounds", str(options.rounds)] if options.rounds else [])])
 
 
@@ -119,8 +134,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     share = options.budget / len(options.batch)
     for batch in tqdm(options.batch, leave=False, disable=None, dynamic_ncols=True):
         steps = contenders(options.model, options.mode, batch, options.image)
-        fitting = min(max(FEWEST, int(share / warm_up(steps))), MOST)
-        rows.append(row(batch, take_turns(steps, options.rounds or fitting)))
+        seconds, units = prepared(steps, options.tuned)
+        fitting = min(max(FEWEST, int(share / seconds)), MOST)
+        rows.append({**row(batch, take_turns(steps, options.rounds or fitting)), "units": units})
     return {
         "command": command(options),
         "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
@@ -140,8 +156,11 @@ def main(arguments: Sequence[str]) -> int:
     option("--mode", choices=["train", "infer"], default="infer", help="(default: %(default)s)")
     option("--batch", type=positive, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N", help="(default: 1 … 64)")
     option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
+    option("--tuned", action="store_true", help="measure every unit first, and run what was fastest")
     add_options(parser, budget=120, chart="")
-    return execute(parser.parse_args(arguments), "batches.py", run, show, svg)
+    with tempfile.TemporaryDirectory() as cache:  # what the user measured before is left alone, and not used
+        os.environ["RESNET_FUSED_CACHE"] = cache
+        return execute(parser.parse_args(arguments), "batches.py", run, show, svg)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,27 @@ import pytest
 import torch
 
 import batches
+import resnet_fused
+from resnet_fused.dispatch.tuned import TunedTable
 
 
 @pytest.mark.parametrize("mode, sizes", [("train", ["2"]), ("infer", ["1", "2"])])
-def test_files(mode, sizes, tmp_path, capsys):
+def test_files(mode, sizes, tmp_path, capsys, monkeypatch):
     result_file, chart = tmp_path / "result.json", tmp_path / "chart.svg"
     threads = str(torch.get_num_threads())  # the command sets it for all that follows
     arguments = ["--mode", mode, "--batch", *sizes, "--image", "32", "--rounds", "2", "--threads", threads]
+    tuned = mode == "infer"
+    arguments += ["--tuned"] * tuned
+    monkeypatch.setenv("RESNET_FUSED_CACHE", "")  # which the command sets
+    monkeypatch.setattr(resnet_fused.dispatch, "_table", TunedTable())
     assert batches.main([*arguments, f"--json={result_file}", "--plot", str(chart)]) == 0
     text = result_file.read_text()
     result = json.loads(text)
     assert str(tmp_path) not in text and f"--mode {mode} --batch {' '.join(sizes)}" in result["command"]
     assert [row["batch"] for row in result["rows"]] == [int(size) for size in sizes]
+    assert ("--tuned" in result["command"]) == tuned
     for row in result["rows"]:
+        assert sum(row["units"].values()) == 9 and (tuned or row["units"] == {"cpu": 9})
         fastest, slowest = sorted(row["rounds_ms"]["ours"])
         times = row["ours_ms_per_image"]  # milliseconds of rounds have three digits
         assert times["min"] == pytest.approx(fastest / row["batch"], abs=1e-3)

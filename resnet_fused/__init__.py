@@ -8,7 +8,7 @@ The layers, each importing only those below it: surgery, modules, autograd, ops,
 
 from resnet_fused.dispatch import BackendUnavailable, backend, set_winograd
 from resnet_fused.modules import BasicBlock, Bottleneck, ConvBNAct, textbook
-from resnet_fused.surgery import explain, fuse, unfuse
+from resnet_fused.surgery import explain, fuse, tune, unfuse
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "fuse",
     "set_winograd",
     "textbook",
+    "tune",
     "unfuse",
 ]

@@ -68,3 +68,8 @@ def set_winograd(enabled: bool) -> None:
     """Allows Winograd's algorithm in the CPU extension, if there is one."""
     if _cpu is not None:
         _cpu.set_winograd(enabled)
+
+
+def winograd() -> bool:
+    """Whether the CPU extension may use Winograd's algorithm."""
+    return _cpu is not None and _cpu.winograd()

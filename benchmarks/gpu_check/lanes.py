@@ -19,10 +19,12 @@ from resnet_fused.bench.oracle import Answer
 from resnet_fused.bench.requirements import MissingPackage
 
 from .device import Device
+from .plan import Settings
 
 AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 LOSS_SCALE = {"float16": 512.0}  # a fixed one: most gradients would be float16's zero without
 DISTINCT = 32  # photographs in a batch; a larger one repeats them
+SUBJECTS = {"fused": "cuda", "fused_library": "library", "fused_triton": "triton", "fused_auto": "auto"}
 OWN = {
     "max_autotune": Contender(
         "max_autotune", "torch.compile max-autotune", torch.channels_last,
@@ -57,7 +59,12 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def resolve(spec: str) -> Contender:
-    return OWN.get(spec) or contenders.resolve("fused" if spec == "fused_triton" else spec)
+    return OWN.get(spec) or contenders.resolve("fused" if spec in SUBJECTS else spec)
+
+
+def backend_of(spec: str, settings: Settings) -> str:
+    """The backend that a contender of ours asks for; others ask for none."""
+    return {"fused": settings.backend}.get(spec, SUBJECTS.get(spec, "auto"))
 
 
 def batch_of(job: Job) -> tuple[Tensor, Tensor, str]:
@@ -124,7 +131,7 @@ class Lane:
 
 def label_of(spec: str, backend: str) -> str:
     base = resolve(spec).label
-    return f"{base}, {backend}" if spec.startswith("fused") else base
+    return f"{base}, {backend}" if spec in SUBJECTS else base
 
 
 def prepared(spec: str, start: jobs.Start, job: Job, device: Device) -> tuple[nn.Module, torch.memory_format]:

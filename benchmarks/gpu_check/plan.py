@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator
 
 EAGER = ("nchw", "channels_last")
+OURS = ("fused", "fused_library", "fused_auto")  # our convolutions, the library's, and what is measured to be faster
 QUICK_PRECISION = "float16"  # in which the first batch's training is raced before all else
 QUICK_TESTS = "stem or odd_channels or 3x5x7x9 or 2x264x5x4 or blocks or empty"
 EMULATED_TESTS = "3x5x7x9 and float16 and (reduce or pool) or basic- or empty"
@@ -56,7 +57,7 @@ def _race(settings: Settings, model: str, mode: str, precision: str, batch: int,
           autotuned: bool = False) -> Part:  # fmt: skip
     compiled = [*["compile"] * settings.compiles, *["max_autotune"] * autotuned]
     arguments = {"model": model, "mode": mode, "precision": precision, "batch": batch,
-                 "contenders": [*EAGER, "fused", *settings.extra, *compiled]}  # fmt: skip
+                 "contenders": [*EAGER, *OURS, *settings.extra, *compiled]}  # fmt: skip
     name = f"race {model} {mode} {precision} batch {batch}" + " max-autotune" * autotuned
     return Part(name, "race", 600 if autotuned else 120, arguments, quick)
 

@@ -43,10 +43,11 @@ def run(part: Part, settings: Settings, seconds: float, hear: Callable[[dict[str
     limit = min(part.limit, seconds)
     request = {"kind": part.kind, "arguments": part.arguments, "settings": asdict(settings), "seconds": limit}
     start = time.monotonic()
-    with tempfile.TemporaryFile() as log:
+    # Units are measured anew, whatever the user measured before.
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as cache:
         process = subprocess.Popen(
             [sys.executable, "-m", "gpu_check.part", json.dumps(request)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(), cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(RESNET_FUSED_CACHE=cache), cwd=ROOT,
             start_new_session=True,  # so that the end reaches what the part started
         )  # fmt: skip
         try:

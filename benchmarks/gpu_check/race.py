@@ -21,14 +21,13 @@ from resnet_fused.bench.statistics import paired_speedup, spread, throughput
 from resnet_fused.bench.verdict import Errors, Scales, judge
 
 from .device import Device, describe, open_device
-from .lanes import Lane, Step, batch_of, label_of, resolve, steps_of, within
+from .lanes import SUBJECTS, Lane, Step, backend_of, batch_of, label_of, resolve, steps_of, within
 from .part import Report
 from .plan import EAGER, Settings
 from .rates import allow_tf32
 
 WARM_UPS = 3
 RESERVE = 10.0  # seconds kept for rounds when a contender takes long to be ready
-SUBJECTS = ("fused", "fused_triton")
 EXCUSED = ("not finished", "out of memory")  # the part's own failure, and a limit of the device
 
 
@@ -74,8 +73,8 @@ class Race:
 
     def enter(self, spec: str) -> None:
         """Builds a contender and its graph, checks both, and adds their lanes."""
-        backend = "triton" if spec == "fused_triton" else self.device.settings.backend
-        job = replace(self.job, backend=backend if spec.startswith("fused") else "auto")
+        backend = backend_of(spec, self.device.settings)
+        job = replace(self.job, backend=backend)
         name = contenders.name_of(spec)
         calls, graph = (Lane(name + suffix, label_of(spec, backend) + words, bool(suffix))
                         for suffix, words in (("", ""), ("+graph", ", graph")))  # fmt: skip

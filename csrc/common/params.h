@@ -50,6 +50,7 @@ struct BackwardReduceParams {
   const void* x2;       // may be null
   const void* affine2;
   void* operand;        // may be null; else receives [relu] z(x; affine), relu with Mask::kAffine
+  void* masked;         // may be null; else receives g, with Mask::kOutput
   Mask mask;
   void* sums;
 };

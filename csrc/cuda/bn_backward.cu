@@ -7,7 +7,7 @@ namespace resnet_fused::cuda {
 namespace {
 
 int access_of(DType dtype, const BackwardReduceParams& p) {
-  return vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand});
+  return vector_of(dtype, p.shape, {p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.masked});
 }
 
 int rows_of(const BackwardReduceParams& p) {
@@ -28,8 +28,8 @@ void bn_backward_reduce(DType dtype, const BackwardReduceParams& p, void* worksp
     using V = decltype(v);
     launch_sweep("bn_backward_reduce", bn_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>,
                  sweep.blocks(),
-                 BnBackwardReduceParams{sweep, p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.mask,
-                                        partial},
+                 BnBackwardReduceParams{sweep, p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.masked,
+                                        p.mask, partial},
                  stream);
   });
   launch_merge_sums(dtype, {p.shape.channels, sweep.chunks, rows_of(p), partial, p.affine, p.affine2, p.sums}, stream);

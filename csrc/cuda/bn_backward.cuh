@@ -13,7 +13,7 @@ namespace resnet_fused::cuda {
 struct BnBackwardReduceParams {
   Sweep sweep;
   const void *grad, *out, *x, *affine, *x2, *affine2;
-  void* operand;
+  void *operand, *masked;
   Mask mask;
   double* partial;  // [chunks][1..3][channels]
 };
@@ -24,7 +24,7 @@ struct BackwardReduceBody {
   static constexpr int kLoads = 2;
   static constexpr int kCount = kChannels<N, kChannelsLast>;
   const T *grad, *out, *x, *x2;
-  T* operand;
+  T *operand, *masked;
   Mask mask;
   Affine<A, kCount> affine;
   PerChannel<A, kCount> mean2;
@@ -39,6 +39,7 @@ struct BackwardReduceBody {
         x(static_cast<const T*>(p.x)),
         x2(static_cast<const T*>(p.x2)),
         operand(static_cast<T*>(p.operand)),
+        masked(static_cast<T*>(p.masked)),
         mask(p.mask),
         sum{},
         product{},
@@ -65,7 +66,7 @@ struct BackwardReduceBody {
     return loaded;
   }
   __device__ void use(const Loaded& loaded, int64_t offset) {
-    A operands[N];
+    A operands[N], gradients[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       A g = to_acc(loaded.grad[i]);
@@ -85,9 +86,13 @@ struct BackwardReduceBody {
         product2[i] = multiply_add(g, to_acc(loaded.x2[i]) - mean2[i], product2[i]);
       }
       sum[i] += g;
+      gradients[i] = g;
     }
     if (operand) {
       store(operand + offset, operands);
+    }
+    if (masked) {
+      store(masked + offset, gradients);
     }
   }
 };

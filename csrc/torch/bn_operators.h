@@ -40,7 +40,7 @@ inline void check_reduce(const at::Tensor& grad, const ReduceInputs& in, bool re
 
 template <typename Device>
 at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in, bool relu, at::MemoryFormat format,
-                  const OptionalTensor& operand) {
+                  const OptionalTensor& operand, const OptionalTensor& masked) {
   auto dtype = dtype_of(grad.scalar_type(), "bn_backward_reduce");
   Mask mask = mask_of(relu, in.out);
   at::Tensor g = grad.contiguous(format);
@@ -51,9 +51,10 @@ at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in
   if (grad.numel() == 0) {  // the pointers of empty tensors are null, as of those not given
     return sums.zero_();
   }
-  void* written = operand ? operand->mutable_data_ptr() : nullptr;
+  auto written = [](const OptionalTensor& t) { return t ? t->mutable_data_ptr() : nullptr; };
   device.bn_backward_reduce(dtype, {shape_of(g, format), g.const_data_ptr(), pointer(out), pointer(x), pointer(affine),
-                                    pointer(x2), pointer(affine2), written, mask, sums.mutable_data_ptr()});
+                                    pointer(x2), pointer(affine2), written(operand), written(masked), mask,
+                                    sums.mutable_data_ptr()});
   return sums;
 }
 
@@ -128,7 +129,19 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
                               const OptionalTensor& x2, const OptionalTensor& affine2) {
   ReduceInputs in{out, x, affine, x2, affine2};
   check_reduce(grad, in, relu);
-  return reduce(device, grad, in, relu, (given(x) ? *x : grad).suggest_memory_format(), std::nullopt);
+  return reduce(device, grad, in, relu, (given(x) ? *x : grad).suggest_memory_format(), std::nullopt, std::nullopt);
+}
+
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
+                                                           const at::Tensor& out, const at::Tensor& x,
+                                                           const at::Tensor& affine, const OptionalTensor& x2,
+                                                           const OptionalTensor& affine2) {
+  ReduceInputs in{out, x, affine, x2, affine2};
+  check_reduce(grad, in, true);
+  auto format = x.suggest_memory_format();
+  at::Tensor g = empty_dense(grad, format);
+  return {g, reduce(device, grad, in, true, format, std::nullopt, g)};
 }
 
 template <typename Device>
@@ -137,7 +150,7 @@ at::Tensor bn_backward_reduce_operand(Device& device, const at::Tensor& operand,
                                       bool relu) {
   ReduceInputs in{std::nullopt, x, affine, std::nullopt, std::nullopt};
   check_reduce(grad, in, relu);
-  return reduce(device, grad, in, relu, format, operand);
+  return reduce(device, grad, in, relu, format, operand, std::nullopt);
 }
 
 template <typename Device>

@@ -74,7 +74,7 @@ float* floats(const at::Tensor& t) {
 }  // namespace
 
 bool CudaDevice::serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
-  return fuses_convolutions && conv_format(x, weight) == kLast && is_convolution(x, weight, conv) &&
+  return conv_format(x, weight) == kLast && is_convolution(x, weight, conv) &&
          fits_int({x.sizes(), weight.sizes(), conv.stride, conv.padding, conv.dilation, {conv.groups}}) &&
          !cuda::conv_unsupported(problem_of(x, weight, conv));
 }

@@ -5,8 +5,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/DeviceGuard.h>
 
-#include <atomic>
-
 #include "../cuda/bn.h"
 #include "../cuda/stem.h"
 #include "conv_arguments.h"
@@ -59,9 +57,6 @@ class CudaDevice {
                                                 const EpilogueParams& epilogue);
   Gradients conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
                           const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw);
-
-  // Off, convolutions are the library's, with our kernels around them. For the whole process.
-  static inline std::atomic<bool> fuses_convolutions{true};
 
  private:
   at::Tensor workspace(int64_t bytes) const {

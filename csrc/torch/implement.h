@@ -22,18 +22,30 @@ struct Operator<function> {
   }
 };
 
+// A device whose convolutions are all the library's, with its own passes around them.
 template <typename Device>
+class LibraryConvolutions : public Device {
+ public:
+  using Device::Device;
+  bool serves(const at::Tensor&, const at::Tensor&, const ConvParams&) {
+    return false;
+  }
+};
+
+// `Convolving` is the device that the convolutions' operators run on.
+template <typename Device, typename Convolving = Device>
 void implement(torch::Library& m) {
   m.impl("bn_statistics", TORCH_FN(Operator<bn_statistics<Device>>::call));
   m.impl("bn_finalize", TORCH_FN(Operator<bn_finalize<Device>>::call));
   m.impl("bn_apply", TORCH_FN(Operator<bn_apply<Device>>::call));
   m.impl("bn_backward_reduce", TORCH_FN(Operator<bn_backward_reduce<Device>>::call));
+  m.impl("bn_backward_mask_reduce", TORCH_FN(Operator<bn_backward_mask_reduce<Device>>::call));
   m.impl("bn_backward_apply", TORCH_FN(Operator<bn_backward_apply<Device>>::call));
-  m.impl("conv_fprop", TORCH_FN(Operator<conv_fprop<Device>>::call));
-  m.impl("conv_backward", TORCH_FN(Operator<conv_backward<Device>>::call));
-  m.impl("conv_dgrad", TORCH_FN(Operator<conv_dgrad<Device>>::call));
-  m.impl("conv_wgrad", TORCH_FN(Operator<conv_wgrad<Device>>::call));
-  m.impl("frozen_chain", TORCH_FN(Operator<frozen_chain<Device>>::call));
+  m.impl("conv_fprop", TORCH_FN(Operator<conv_fprop<Convolving>>::call));
+  m.impl("conv_backward", TORCH_FN(Operator<conv_backward<Convolving>>::call));
+  m.impl("conv_dgrad", TORCH_FN(Operator<conv_dgrad<Convolving>>::call));
+  m.impl("conv_wgrad", TORCH_FN(Operator<conv_wgrad<Convolving>>::call));
+  m.impl("frozen_chain", TORCH_FN(Operator<frozen_chain<Convolving>>::call));
   m.impl("stem_pool", TORCH_FN(Operator<stem_pool<Device>>::call));
   m.impl("stem_pool_backward_reduce", TORCH_FN(Operator<stem_pool_backward_reduce<Device>>::call));
   m.impl("stem_pool_backward_apply", TORCH_FN(Operator<stem_pool_backward_apply<Device>>::call));

@@ -36,6 +36,13 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
                               const OptionalTensor& x, const OptionalTensor& affine, bool relu,
                               const OptionalTensor& x2, const OptionalTensor& affine2);
 
+// g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it.
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
+                                                           const at::Tensor& out, const at::Tensor& x,
+                                                           const at::Tensor& affine, const OptionalTensor& x2,
+                                                           const OptionalTensor& affine2);
+
 // scale * (g - means[0] - (x - mean) * invstd * means[1]), like x; means: acc [2, C].
 template <typename Device>
 at::Tensor bn_backward_apply(Device& device, const at::Tensor& grad, const OptionalTensor& out, const at::Tensor& x,

@@ -16,6 +16,10 @@ void define(torch::Library& m) {
       "Tensor? affine2=None) -> Tensor sums",
       tags);
   m.def(
+      "bn_backward_mask_reduce(Tensor grad, Tensor out, Tensor x, Tensor affine, Tensor? x2=None, "
+      "Tensor? affine2=None) -> (Tensor g, Tensor sums)",
+      tags);
+  m.def(
       "bn_backward_apply(Tensor grad, Tensor? out, Tensor x, Tensor affine, bool relu, Tensor means) -> Tensor draw",
       tags);
   m.def(

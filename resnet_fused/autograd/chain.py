@@ -328,18 +328,28 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     return dx, gradients, next_sums
 
 
-def _last_sums(kernels, spec, main, projection, dout, out, wanted):
-    """Σg and Σg·x̂ of the last unit and of the projection, whose batch norms receive the same g, in one pass."""
+def _last_incoming(kernels, main, projection, dout, out, wanted) -> tuple[Incoming, Incoming]:
+    """The gradient g of the sum, for the last unit and for the projection: with Σg and Σg·x̂ of both in one pass.
+
+    Where `out` masks, that pass also stores g: it is read up to five times afterwards, each time without `out`.
+    """
     relu = main.unit.relu
     sources = [b for b in (main, *projection) if b.unit.batch_stats]
     frozen_wants_beta = any(w[1] or w[2] for b, w in zip((main, *projection), wanted) if not b.unit.batch_stats)
     if not sources and not frozen_wants_beta:
-        return None, None
-    pairs = [t for b in sources for t in (b.kept, b.affine)] or [None, None]
-    sums = kernels.bn_backward_reduce(dout, out, *pairs[:2], relu, *pairs[2:])
-    if len(sources) == 2:
-        return sums[:2], torch.stack((sums[0], sums[2]))
-    return sums, sums
+        return Incoming(dout, out, None, relu), Incoming(dout, out, None, relu)
+    pairs = [t for b in sources for t in (b.kept, b.affine)]
+    g = dout
+    if sources and relu and out is not None:
+        g, sums = kernels.bn_backward_mask_reduce(dout, out, *pairs)
+        out, relu = None, False
+    else:
+        sums = kernels.bn_backward_reduce(dout, out, *(pairs[:2] or (None, None)), relu, *pairs[2:])
+    both = len(sources) == 2
+    return (
+        Incoming(g, out, sums[:2] if both else sums, relu),
+        Incoming(g, out, torch.stack((sums[0], sums[2])) if both else sums, relu),
+    )
 
 
 def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
@@ -349,17 +359,14 @@ def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
     want_x, rest = wanted[0], wanted[1:]
     want = [rest[3 * i : 3 * i + 3] for i in range(len(branches))]
     main, projection = branches[:n], branches[n:]
-    sums, projection_sums = _last_sums(kernels, spec, main[-1], projection, dout, out, [want[n - 1], *want[n:]])
-    relu = spec.units[-1].relu
+    incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, [want[n - 1], *want[n:]])
     grads: list = [None] * len(branches)
-    add = (dout, out) if spec.identity else (None, None)
+    add = (shortcut.grad, shortcut.out) if spec.identity else (None, None)
     if projection:
-        incoming = Incoming(dout, out, projection_sums, relu)
         add_x, grads[n], _ = unit_backward(
-            kernels, projection[0], Operand(x, None, False), incoming, (want_x, *want[n])
+            kernels, projection[0], Operand(x, None, False), shortcut, (want_x, *want[n])
         )
         add = (add_x, None)
-    incoming = Incoming(dout, out, sums, relu)
     # A unit's dx is wanted while anything before it is.
     first = 0 if want_x else next((i for i in range(n) if any(want[i])), n)
     for i in range(n - 1, -1, -1):

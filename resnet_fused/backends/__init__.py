@@ -10,7 +10,7 @@ import torch
 from resnet_fused import _ext
 from resnet_fused.backends import reference
 
-NAMES = ("reference", "cpu", "triton", "cuda")
+NAMES = ("reference", "cpu", "triton", "cuda", "library")
 
 
 def available() -> dict[str, str | None]:
@@ -21,11 +21,11 @@ def available() -> dict[str, str | None]:
         "triton": _triton_unavailable_reason(),
         "cuda": _ext.cuda_unavailable_reason()
         or (None if torch.cuda.is_available() else "The CUDA extension is built, but PyTorch finds no GPU it can use here."),
+        "library": _ext.cpu_unavailable_reason(),
     }
 
 
 def _triton_unavailable_reason() -> str | None:
-    """Without importing it: that takes longer than all of this package."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed: run `pip install triton`."
     if not torch.cuda.is_available() or torch.version.cuda is None:
@@ -47,6 +47,11 @@ def names() -> tuple[str, ...]:
 
 def get(name: str):
     """The namespace that holds a usable backend's operators."""
-    if name == "triton" and name not in _registered:
-        register(name, importlib.import_module("resnet_fused.backends.triton"))
-    return _registered.get(name, torch.ops.resnet_fused)
+    return _registered[name] if name in _registered else _namespace(name)
+
+
+def _namespace(name: str):
+    """Compiled operators; those of "library" convolve by PyTorch's libraries, with our passes around them."""
+    if name == "triton":  # imported when it is used: that takes longer than all of this package
+        return importlib.import_module("resnet_fused.backends.triton")
+    return torch.ops.resnet_fused_library if name == "library" else torch.ops.resnet_fused

@@ -11,6 +11,8 @@ from typing import Any, Iterable
 
 import torch
 
+from ..dispatch.machine import cpu_model
+
 
 def package_version(name: str) -> str | None:
     """Version of an installed distribution, or ``None``."""
@@ -18,19 +20,6 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def cpu_model() -> str:
-    """The processor's marketing name (Linux: /proc/cpuinfo)."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    return value.strip()
-    except OSError:
-        pass
-    return platform.machine()
 
 
 def compiler_version() -> str | None:

@@ -1,4 +1,4 @@
-"""The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it."""
+"""The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it, ``tune`` chooses by measuring."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Sequence
 
-from . import bench, info
+from . import bench, info, tune
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info.add_parser(commands)
     bench.add_parser(commands)
+    tune.add_parser(commands)
     return parser
 
 

@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
            help="a training step without optimizer, or inference (default: %(default)s)")
     option("--batch", type=positive, default=16, metavar="N", help="images per step (default: %(default)s)")
     option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
-    option("--backend", choices=("auto", "reference", "cpu"), default="auto",
+    option("--backend", choices=("auto", "cpu", "library", "reference"), default="auto",
            help="backend of the fused contender (default: %(default)s)")
     option("--contenders", nargs="+", metavar="NAME",
            help=f"who races (default: {' '.join(contenders.DEFAULT['train'])} in train, "

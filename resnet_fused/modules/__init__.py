@@ -3,6 +3,6 @@
 from resnet_fused.modules import textbook
 from resnet_fused.modules.blocks import BasicBlock, Bottleneck
 from resnet_fused.modules.conv_bn_act import ConvBNAct
-from resnet_fused.modules.fused import FusedModule, record
+from resnet_fused.modules.fused import FusedModule, Record, record
 
-__all__ = ["BasicBlock", "Bottleneck", "ConvBNAct", "FusedModule", "record", "textbook"]
+__all__ = ["BasicBlock", "Bottleneck", "ConvBNAct", "FusedModule", "Record", "record", "textbook"]

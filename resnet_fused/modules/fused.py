@@ -21,6 +21,7 @@ from resnet_fused.modules.members import (
     is_frozen,
     unit_of,
 )
+from resnet_fused.modules.problem import problem_of
 
 
 class Record(NamedTuple):
@@ -35,14 +36,35 @@ _records: list[Record] | None = None
 
 
 @contextlib.contextmanager
-def record():
-    """Collects a Record of every call of a fused module while the context is open."""
+def record(records: list[Record] | None = None):
+    """Collects a Record of every call of a fused module while the context is open, in a list."""
     global _records
-    previous, _records = _records, []
+    previous, _records = _records, [] if records is None else records
     try:
         yield _records
     finally:
         _records = previous
+
+
+@contextlib.contextmanager
+def _unrecorded():
+    global _records
+    previous, _records = _records, None
+    try:
+        yield
+    finally:
+        _records = previous
+
+
+class _Trial(nn.Module):
+    """A fused module without what calling it would set off: its hooks, and in ResNet all behind the stem."""
+
+    def __init__(self, module: FusedModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.fused_forward(x)
 
 
 class FusedModule(nn.Module):
@@ -85,24 +107,47 @@ class FusedModule(nn.Module):
             _check_transforms(members)
         except Obstacle as obstacle:
             return self._eager(x, str(obstacle))
-        choice = dispatch.choose_for(operand)
+        units, projection = self._units(members)
+        choice = dispatch.choose_for(
+            operand,
+            lambda: problem_of(members, units, projection, self.identity(), operand, weights),
+            lambda: self._trial(x),
+        )
         if choice.backend == dispatch.EAGER:
             return self._eager(x, choice.reason)
         if _records is not None:
             _records.append(Record(self, *choice))
         with torch.autocast(x.device.type, enabled=False):
-            return self._fused(choice.backend, members, operand, weights)
+            return self._fused(choice.backend, members, units, projection, operand, weights)
 
-    def _fused(self, backend: str, members: Members, x: Tensor, weights) -> Tensor:
+    def _units(self, members: Members) -> tuple[tuple[autograd.Unit, ...], tuple[autograd.Unit, ...]]:
         relus = [True] * (len(members.main) - 1) + [self.final_relu()]
-        units = [unit_of(pair, relu) for pair, relu in zip(members.main, relus)]
-        projection = [unit_of(pair, False) for pair in members.projection]
+        units = tuple(unit_of(pair, relu) for pair, relu in zip(members.main, relus))
+        return units, tuple(unit_of(pair, False) for pair in members.projection)
+
+    def _trial(self, x: Tensor):
+        """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it."""
+        state = {name: p.detach().requires_grad_(p.requires_grad) for name, p in self.named_parameters()}
+        state |= {name: buffer.detach().clone() for name, buffer in self.named_buffers()}
+        state = {f"module.{name}": tensor for name, tensor in state.items()}
+        x, unit = x.detach().requires_grad_(x.requires_grad), _Trial(self)
+
+        def run():
+            with _unrecorded():
+                out = torch.func.functional_call(unit, state, (x,))
+            if out.requires_grad:
+                inputs = [t for t in (x, *state.values()) if t.requires_grad]
+                torch.autograd.grad(out, inputs, out.detach(), allow_unused=True)  # a ResNet has more than its stem
+
+        return run
+
+    def _fused(self, backend: str, members: Members, units, projection, x: Tensor, weights) -> Tensor:
         norms = [batch_norm_of(pair.bn) for pair in members.branches()]
         if members.pool is not None:
             out, stats = autograd.stem(backend, units[0], x, weights[0], norms[0])
             statistics = [stats]
         else:
-            chain = autograd.Chain(backend, tuple(units), tuple(projection), self.identity())
+            chain = autograd.Chain(backend, units, projection, self.identity())
             out, statistics = autograd.residual_chain(chain, x, tuple(zip(weights, norms)))
         if all(stats is None for stats in statistics):
             return out

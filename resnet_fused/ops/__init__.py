@@ -15,6 +15,8 @@ bn_apply(x, affine, relu, residual, residual_affine) → [relu](z(x) + residual 
 bn_backward_reduce(grad, out, x, affine, relu, x2, affine2) → sums
     g = grad where not (out <= 0), or where not (z(x) <= 0) when out is None; a third row for a second batch norm
     that receives the same g; without x only the row sum g
+bn_backward_mask_reduce(grad, out, x, affine, x2, affine2) → g, sums
+    g = grad where not (out <= 0), stored for several readers, with bn_backward_reduce's sums of it
 bn_backward_apply(grad, out, x, affine, relu, means) → scale·(g − means[0] − x̂·means[1])
 conv_fprop(x, weight, stride, padding, dilation, groups, prologue, prologue_relu, statistics, epilogue, residual,
            residual_affine, relu) → y, stats

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-NAMESPACE = "resnet_fused"
+NAMESPACES = ("resnet_fused", "resnet_fused_library")
 
 
 def _acc(x: Tensor) -> torch.dtype:
@@ -49,6 +49,11 @@ def bn_apply(x, affine, relu, residual=None, residual_affine=None):
 
 def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return _empty_acc(grad, 1 + (x is not None) + (x2 is not None), grad.shape[1])
+
+
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
+    g = _empty_format(grad, grad.shape, suggest_memory_format(x))
+    return g, bn_backward_reduce(grad, out, x, affine, True, x2, affine2)
 
 
 def bn_backward_apply(grad, out, x, affine, relu, means):
@@ -110,6 +115,7 @@ OPERATORS = (
     bn_finalize,
     bn_apply,
     bn_backward_reduce,
+    bn_backward_mask_reduce,
     bn_backward_apply,
     conv_fprop,
     conv_backward,
@@ -123,5 +129,6 @@ OPERATORS = (
 
 
 def register() -> None:
-    for operator in OPERATORS:
-        torch.library.register_fake(f"{NAMESPACE}::{operator.__name__}", operator)
+    for namespace in NAMESPACES:
+        for operator in OPERATORS:
+            torch.library.register_fake(f"{namespace}::{operator.__name__}", operator)

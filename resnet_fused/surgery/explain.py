@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_fused.modules import FusedModule, record
+from resnet_fused.modules import FusedModule, Record, record
 from resnet_fused.modules.torchvision import FrozenBatchNorm2d
 from resnet_fused.surgery.fuse import why_not
 
@@ -41,13 +41,25 @@ class Explanation(NamedTuple):
 def explain(model: nn.Module, x: Tensor) -> Explanation:
     """What every unit of `model` runs for the input x, and why; print it to see a table.
 
-    Runs the model once without gradients, on copies of its buffers and with the random state restored, so that
-    nothing changes. Units: fused modules, torchvision blocks that were not fused, and batch norms outside of both.
+    Calls the model once, with gradients if they are enabled, on copies of its buffers and with the random state
+    restored, so that nothing changes. Units: fused modules, torchvision blocks that were not fused, and batch norms
+    outside of both. Times, where units were measured, are those of the unit's forward pass, and with gradients of its
+    backward pass too.
     """
-    names = {module: name or "(model)" for name, module in model.named_modules()}
+    records: list[Record] = []
+    call_without_trace(model, x, records)
+    return _explanation(model, records)
+
+
+def call_without_trace(model: nn.Module, x: Tensor, records: list[Record]) -> None:
+    """model(x), of which nothing is left but a Record of every call of a fused module."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(), record() as records:
+    with torch.random.fork_rng(), record(records):
         torch.func.functional_call(model, buffers, (x,))
+
+
+def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
+    names = {module: name or "(model)" for name, module in model.named_modules()}
     ran = {r.module: Row(names[r.module], _kind(r.module), r.backend, r.reason) for r in records}
     rows, inside = [], set()
     for module, name in names.items():

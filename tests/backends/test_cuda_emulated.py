@@ -92,12 +92,9 @@ def _kernels_of(emulated, case, kernels):
 def test_library_composite(mode, emulated, kernels):
     """The other way to run a convolution, with the same prologues and epilogues around it."""
     case = make_case(mode, PROBLEMS[1], torch.float32, torch.channels_last)
-    emulated.functions.set_fused_convolutions(0)
-    try:
-        check_oracle(case, kernels)
-        assert not any("conv_" in name for name in _kernels_of(emulated, case, kernels)[1])
-    finally:
-        emulated.functions.set_fused_convolutions(1)
+    composite = torch.ops.resnet_fused_emulated_library
+    check_oracle(case, composite)
+    assert not any("conv_" in name for name in _kernels_of(emulated, case, composite)[1])
     assert any("conv_" in name for name in _kernels_of(emulated, case, kernels)[1])
 
 

@@ -87,6 +87,20 @@ def test_backward_reduce(mask, inputs, dtype, layout, shape):
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", HALVES_AND_FLOAT, ids=str)
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_backward_mask_reduce(inputs, dtype, layout, shape):
+    t = Traffic(shape, dtype, FORMATS[layout])
+    pairs = [t.tensor() if i % 2 == 0 else t.affine() for i in range(2 * inputs)]
+    kernels = t.count(lambda ops: ops.bn_backward_mask_reduce(t.tensor(), t.tensor(), *pairs))
+    kernel = kernels["bn_backward_reduce_kernel"]
+    assert kernel["bytes_read"] == t.bytes * (2 + inputs) + t.rows * (0, 3, 4)[inputs]
+    assert (kernel["bytes_written"] - t.bytes) % ((1 + inputs) * t.channels * PARTIAL) == 0
+    assert kernel["bytes_written"] - t.bytes <= t.bytes / 2  # partial sums, as of a reduction alone
+    assert _whole_sectors(kernel)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", HALVES_AND_FLOAT, ids=str)
 @pytest.mark.parametrize("mask", ["none", "z", "out"])
 def test_backward_apply(mask, dtype, layout, shape):
     t = Traffic(shape, dtype, FORMATS[layout])

@@ -25,14 +25,19 @@ extern "C" __attribute__((visibility("default"))) void set_tf32(bool allowed) {
   resnet_fused::tf32 = allowed;
 }
 
-extern "C" __attribute__((visibility("default"))) void set_fused_convolutions(bool fused) {
-  resnet_fused::CudaDevice::fuses_convolutions = fused;
-}
-
 TORCH_LIBRARY(resnet_fused_emulated, m) {
   resnet_fused::define(m);
 }
 
 TORCH_LIBRARY_IMPL(resnet_fused_emulated, CPU, m) {
   resnet_fused::implement<resnet_fused::CudaDevice>(m);
+}
+
+TORCH_LIBRARY(resnet_fused_emulated_library, m) {
+  resnet_fused::define(m);
+}
+
+TORCH_LIBRARY_IMPL(resnet_fused_emulated_library, CPU, m) {
+  using Device = resnet_fused::CudaDevice;
+  resnet_fused::implement<Device, resnet_fused::LibraryConvolutions<Device>>(m);
 }

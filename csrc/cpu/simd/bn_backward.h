@@ -6,8 +6,9 @@
 template <typename Layout, typename T, Mask MASK, int INPUTS, bool STORE>
 struct BackwardReduceBody {
   using A = Acc<T>;
+  static constexpr bool kAffine = MASK == Mask::kAffine || (STORE && MASK == Mask::kNone);  // z(x) is formed
   const T *grad, *out, *x, *x2;
-  T* operand;
+  T* stored;      // g with the output's mask, else operand = [relu] z(x)
   AffineRows<A> a, a2;
   double* total;  // [1 + INPUTS][slots]
   A* tile;        // [1 + INPUTS][slots]
@@ -29,16 +30,19 @@ struct BackwardReduceBody {
     Sums<N> r{load<N>(grad + offset), V{}, V{}};
     if constexpr (MASK == Mask::kOutput) {
       r.g = zero_up_to(V{}, load<N>(out + offset), r.g);
+      if constexpr (STORE) {
+        store<N>(stored + offset, r.g);
+      }
     }
     if constexpr (INPUTS >= 1) {
       V d = load<N>(x + offset) - k.mean;
-      if constexpr (MASK == Mask::kAffine || STORE) {
+      if constexpr (kAffine) {
         V z = fma(d, k.scale, k.shift);  // affine(), whose difference is d
         if constexpr (MASK == Mask::kAffine) {
           r.g = zero_up_to(V{}, z, r.g);
         }
         if constexpr (STORE) {
-          store<N>(operand + offset, zero_up_to(splat<N>(floor), z, z));
+          store<N>(stored + offset, zero_up_to(splat<N>(floor), z, z));
         }
       }
       r.gd = r.g * d;
@@ -60,7 +64,7 @@ struct BackwardReduceBody {
     if constexpr (INPUTS >= 1) {
       k.mean = Layout::template channel<N>(a.mean, c);
     }
-    if constexpr (MASK == Mask::kAffine || STORE) {
+    if constexpr (kAffine) {
       k.scale = Layout::template channel<N>(a.scale, c);
       k.shift = Layout::template channel<N>(a.shift, c);
     }
@@ -107,7 +111,7 @@ void run_backward_reduce(const BackwardReduceTask& p, int64_t chunk, int64_t beg
   double* total = (double*)(p.scratch.data + chunk * p.scratch.stride);
   A* tile = (A*)(total + 3 * slots);
   BackwardReduceBody<Layout, T, MASK, INPUTS, STORE> body{
-      (const T*)p.grad, (const T*)p.out, (const T*)p.x, (const T*)p.x2, (T*)p.operand,
+      (const T*)p.grad, (const T*)p.out, (const T*)p.x, (const T*)p.x2, (T*)(MASK == Mask::kOutput ? p.masked : p.operand),
       affine_rows<A>(p.affine, channels), affine_rows<A>(p.affine2, channels),
       total, tile, channels, slots, relu_floor<A>(MASK == Mask::kAffine)};
   sweep_tiles<A>(Layout{}, body, p.shape, begin, end);
@@ -115,12 +119,16 @@ void run_backward_reduce(const BackwardReduceTask& p, int64_t chunk, int64_t beg
 
 template <typename Layout, typename T, Mask MASK>
 void backward_reduce_mask(const BackwardReduceTask& p, int64_t chunk, int64_t begin, int64_t end) {
+  if constexpr (MASK == Mask::kOutput) {
+    if (p.masked) {
+      return p.x2 ? run_backward_reduce<Layout, T, MASK, 2, true>(p, chunk, begin, end)
+                  : run_backward_reduce<Layout, T, MASK, 1, true>(p, chunk, begin, end);
+    }
+  } else if (p.operand) {  // its own ReLU is the mask
+    return run_backward_reduce<Layout, T, MASK, 1, true>(p, chunk, begin, end);
+  }
   if (p.x2) {
     run_backward_reduce<Layout, T, MASK, 2, false>(p, chunk, begin, end);
-  } else if (p.operand) {
-    if constexpr (MASK != Mask::kOutput) {  // the operand's own ReLU is the mask
-      run_backward_reduce<Layout, T, MASK, 1, true>(p, chunk, begin, end);
-    }
   } else if (p.x) {
     run_backward_reduce<Layout, T, MASK, 1, false>(p, chunk, begin, end);
   } else if constexpr (MASK != Mask::kAffine) {

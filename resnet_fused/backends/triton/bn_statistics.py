@@ -89,7 +89,7 @@ def merge_statistics_kernel(partial, stats, view, chunks, BLOCK_CHUNKS: tl.const
 
 @triton.jit
 def bn_finalize_kernel(
-    stats, weight, bias, affine, channels, count: "fp64", eps: "fp64", BLOCK_C: tl.constexpr
+    stats, weight, bias, affine, channels, count: tl.float64, eps: tl.float64, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = c < channels

@@ -445,11 +445,16 @@ void run_batch_norm(int64_t images, int64_t channels, int64_t height, int64_t wi
   for (Mask mask : {Mask::kNone, Mask::kOutput, Mask::kAffine}) {
     run_orders("backward reduce", {{"sums", acc, &sums}}, [&](const Allocate&) {
       bn_backward_reduce(dtype, {shape, grad.data(), out.data(), x.data(), affine.data(), x2.data(), affine2.data(), nullptr,
-                                 mask, sums.data()});
+                                 nullptr, mask, sums.data()});
     });
-    if (mask != Mask::kOutput) {  // the operand's own ReLU is the mask
+    if (mask == Mask::kOutput) {
+      run_orders("backward reduce with the masked gradient", {{"sums", acc, &sums}, {"masked", dtype, &y}}, [&](const Allocate&) {
+        bn_backward_reduce(dtype, {shape, grad.data(), out.data(), x.data(), affine.data(), x2.data(), affine2.data(), nullptr,
+                                   y.data(), mask, sums.data()});
+      });
+    } else {  // the operand's own ReLU is the mask
       run_orders("backward reduce with the operand", {{"sums", acc, &two_sums}, {"operand", dtype, &y}}, [&](const Allocate&) {
-        bn_backward_reduce(dtype, {shape, grad.data(), nullptr, x.data(), affine.data(), nullptr, nullptr, y.data(), mask,
+        bn_backward_reduce(dtype, {shape, grad.data(), nullptr, x.data(), affine.data(), nullptr, nullptr, y.data(), nullptr, mask,
                                    two_sums.data()});
       });
     }

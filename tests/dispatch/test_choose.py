@@ -6,10 +6,11 @@ import torch
 import resnet_fused
 from resnet_fused import backends, dispatch
 from resnet_fused.dispatch import BackendUnavailable, Choice, choose
+from resnet_fused.dispatch.choose import candidates
 
 NO_TRITON, NO_CUDA = "no triton here", "no cuda here"
-BUILT = {"reference": None, "cpu": None, "triton": NO_TRITON, "cuda": NO_CUDA}
-NOT_BUILT = {**BUILT, "cpu": "the extension is not built: build it"}
+BUILT = {"reference": None, "cpu": None, "triton": NO_TRITON, "cuda": NO_CUDA, "library": None}
+NOT_BUILT = {**BUILT, "cpu": "the extension is not built: build it", "library": "the extension is not built: build it"}
 
 
 @pytest.mark.parametrize("dtype", dispatch.DTYPES)
@@ -58,10 +59,42 @@ def test_cuda_kernels_run_where_asked_for():
     built = {**BUILT, "cuda": None}
     assert choose("cuda", torch.float16, "cuda", built) == Choice("cuda", "asked for")
     choice = choose("cuda", torch.float16, "auto", built)
-    assert choice.backend == "eager" and "backend('cuda')" in choice.reason
+    assert choice == Choice("eager", "not measured yet on this GPU")
     for device, dtype, words in (("cpu", torch.float32, "no kernels for device 'cpu'"), ("cuda", torch.int8, "not int8")):
         with pytest.raises(BackendUnavailable, match=words):
             choose(device, dtype, "cuda", built)
+
+
+def test_what_is_measured():
+    assert candidates("cpu", torch.float32, BUILT) == ("cpu", "library", "eager")
+    assert candidates("cuda", torch.float16, {**BUILT, "cuda": None}) == ("cuda", "library", "eager")
+    assert candidates("cuda", torch.float16, {**BUILT, "triton": None}) == ("triton", "eager")
+    assert candidates("cpu", torch.int8, BUILT) == candidates("mps", torch.float32, BUILT) == ()
+
+
+@pytest.mark.parametrize(
+    "times, backend",
+    [
+        ({"cpu": 2.0, "library": 3.0, "eager": 4.0}, "cpu"),
+        ({"cpu": 2.0, "library": 3.0, "eager": 1.0}, "eager"),
+        ({"cpu": 2.0, "library": 1.98, "eager": 4.0}, "cpu"),  # not faster by the margin
+        ({"cpu": 2.0, "library": 1.9, "eager": 4.0}, "library"),
+        ({"library": 3.0, "eager": 4.0}, "library"),  # the default ran out of memory
+        ({"cuda": 0.1, "cpu": 2.0}, "cpu"),  # what cannot serve does not count
+    ],
+)
+def test_the_fastest_measured_runs(times, backend):
+    choice = choose("cpu", torch.float32, "auto", BUILT, times)
+    assert choice.backend == backend
+    assert choice.reason.startswith("measured: ") and f"{backend} {times[backend]:.3g} ms" in choice.reason
+    assert choose("cpu", torch.float32, "cpu", BUILT, times) == Choice("cpu", "asked for")
+
+
+def test_a_gpu_runs_what_was_measured():
+    built = {**BUILT, "cuda": None}
+    times = {"cuda": 1.0, "library": 1.5, "eager": 2.0}
+    assert choose("cuda", torch.float16, "auto", built, times).backend == "cuda"
+    assert choose("cuda", torch.float16, "auto", built, {**times, "eager": 0.9}).backend == "eager"
 
 
 def test_a_registered_backend_runs_where_asked_for(monkeypatch):
@@ -115,7 +148,7 @@ def test_forcing_what_cannot_serve_raises(name):
 def test_modules_run_what_was_asked_for():
     module = resnet_fused.ConvBNAct(3, 4)
     x = torch.randn(2, 3, 5, 5)
-    for name in ("reference", "cpu", "eager"):
+    for name in ("reference", "cpu", "library", "eager"):
         with resnet_fused.modules.record() as records, resnet_fused.backend(name):
             module(x)
         assert [(r.module, r.backend) for r in records] == [(module, None if name == "eager" else name)]

@@ -1,0 +1,153 @@
+"""Which backend runs a unit: asked for, measured, or chosen by rule; always with a reason.
+
+    choose.py        the choice, a pure function
+    measurement.py   how units are timed, and when that may be done
+    tuned.py         measured times, in a file between processes
+    machine.py       what else they depend on
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from typing import Callable, Hashable
+
+import torch
+
+from resnet_fused import _ext, backends
+from resnet_fused.dispatch.choose import (
+    AUTO,
+    DTYPES,
+    EAGER,
+    BackendUnavailable,
+    Choice,
+    candidates,
+    check_name,
+    choose,
+)
+from resnet_fused.dispatch.machine import describe, settings
+from resnet_fused.dispatch.measurement import may_measure, measure
+from resnet_fused.dispatch.tuned import TunedTable
+
+__all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for", "measuring",
+           "set_winograd", "table_path"]  # fmt: skip
+
+MEASURE = ("auto", "always", "never", "again")
+
+
+def _measure_from_environment() -> str:
+    value = os.environ.get("RESNET_FUSED_MEASURE", "auto")
+    if value not in MEASURE[:3]:
+        raise ValueError(f"RESNET_FUSED_MEASURE must be auto, always or never, but got {value!r}")
+    return value
+
+
+_requested = os.environ.get("RESNET_FUSED_BACKEND", AUTO)
+_measure = _measure_from_environment()
+_unavailable = backends.available()
+_table = TunedTable()
+_choices: dict[Hashable, Choice] = {}  # of problems looked up before
+_trial = threading.local()  # .backend: the candidate that this thread is timing
+
+
+def choose_for(
+    x: torch.Tensor,
+    problem: Callable[[], Hashable] | None = None,
+    trial: Callable[[], Callable[[], object]] | None = None,
+) -> Choice:
+    """choose() for the unit that is about to run on x, by what was asked for and what was measured.
+
+    `problem()` says all that the unit's time depends on, `str` of it for the tuning cache; `trial()` gives a function
+    that runs the unit once and leaves no trace. Measured times are taken from the tuning cache. What is not in it is
+    measured on a GPU at first use, on a CPU only within measuring("always").
+    """
+    requested = getattr(_trial, "backend", None) or _requested
+    device, dtype = x.device.type, x.dtype
+    if requested != AUTO or problem is None or torch.compiler.is_compiling() or not _consults(device):
+        return choose(device, dtype, requested, _unavailable)
+    key = (current := settings(x.device), described := problem())
+    if key in _choices:
+        return _choices[key]
+    machine, name = describe(current), str(described)
+    times = None if _measure == "again" else _table.times(machine, name)
+    if times is None and _measures(device) and may_measure(x):
+        times = _timed(device, dtype, trial())
+        if times:
+            _table.record(machine, name, times)
+    choice = choose(device, dtype, AUTO, _unavailable, times)
+    if times is not None or not _measures(device):
+        _choices[key] = choice
+    return choice
+
+
+def table_path() -> Path:
+    """Where measured times are kept."""
+    return _table.path
+
+
+def _measures(device: str) -> bool:
+    return _measure in ("always", "again") or (_measure == "auto" and device == "cuda")
+
+
+def _consults(device: str) -> bool:
+    """Whether anything was or will be measured for the device; else there is nothing to look up."""
+    return device in ("cpu", "cuda") and (_measures(device) or bool(_table))
+
+
+def _timed(device: str, dtype: torch.dtype, run: Callable[[], object]) -> dict[str, float]:
+    def on(name: str):
+        def call():
+            _trial.backend = name
+            try:
+                run()
+            finally:
+                _trial.backend = None
+
+        return call
+
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    return measure({name: on(name) for name in candidates(device, dtype, _unavailable)}, synchronize)
+
+
+@contextlib.contextmanager
+def measuring(mode: str):
+    """While open, units that run are measured: "always" where the tuning cache lacks them, "again" all, "never" none."""
+    global _measure
+    if mode not in MEASURE:
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MEASURE)}")
+    previous, _measure = _measure, mode
+    _choices.clear()
+    try:
+        yield
+    finally:
+        _measure = previous
+        _choices.clear()
+
+
+@contextlib.contextmanager
+def backend(name: str):
+    """Runs fused modules on the named backend: "auto", "eager", "reference", "cpu", "cuda", "triton" or "library".
+
+    "library" convolves by PyTorch's own libraries (cuDNN, oneDNN), with our passes around them. Holds for the whole
+    process while the context is open. A backend that cannot serve raises BackendUnavailable when a module is called;
+    an unknown name raises ValueError at once.
+    """
+    global _requested
+    check_name(name)
+    previous, _requested = _requested, name
+    try:
+        yield
+    finally:
+        _requested = previous
+
+
+def set_winograd(enabled: bool) -> None:
+    """Whether the CPU engine may use Winograd's algorithm for 3×3 convolutions of stride 1; it may at first.
+
+    y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ x B)]A computes 4×4 outputs with 36 multiplications instead of 144, here at the points 0,
+    ±5/8, ±3/2, ∞. Its float32 rounding errors are up to 8 times those of the direct sum, which is what runs without.
+    Holds for the whole process. Lavin & Gray 2016 (Fast Algorithms for Convolutional Neural Networks), section 4.1.
+    """
+    _ext.set_winograd(enabled)

@@ -1,0 +1,54 @@
+"""The Triton operators, their kernels' sm_80 PTX run by the emulator, against the reference: exact, oracle, and what they
+write. Each kernel is compiled for each mode, dtype and kind of shape: most of these tests' time.
+"""
+
+import pytest
+import torch
+import triton_emulated
+from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
+from operator_cases import DTYPES, FORMATS, make_case
+from triton_cases import EXACT, KERNELS, ODD, VECTORS
+from triton_emulated import EMULATOR, OPERATORS
+
+from resnet_fused.backends.triton import sweep
+
+pytestmark = triton_emulated.needs_emulator
+
+# What differs between dtypes is loads, stores and conversions: some modes have all of them.
+SOME = ["statistics", "finalize", "apply_residual_affine", "mask_reduce_two", "pool", "pool_apply", "backward_apply_relu"]
+SLOW = pytest.mark.slow
+CASES = [
+    *[pytest.param(mode, VECTORS, "float16", "nhwc") for mode in KERNELS],
+    *[pytest.param(mode, ODD, "float32", "nchw", marks=SLOW) for mode in KERNELS],
+    *[pytest.param(mode, VECTORS, "bfloat16", "nhwc", marks=SLOW) for mode in SOME],
+    *[pytest.param(mode, ODD, "float64", "nhwc", marks=SLOW) for mode in SOME],
+]
+
+
+@pytest.fixture(autouse=True)
+def _schedule():
+    EMULATOR.set_schedule("random", 0)
+
+
+@pytest.mark.parametrize("mode, problem, dtype, layout", CASES)
+def test_kernels(mode, problem, dtype, layout):
+    check_oracle(make_case(mode, problem, DTYPES[dtype], FORMATS[layout]), OPERATORS)
+    if mode in EXACT and dtype != "float64":
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
+        check_integers(case, OPERATORS, DTYPES[dtype], rounds_between=False)
+
+
+@pytest.mark.parametrize("schedule", ["random", "latest"])
+@pytest.mark.parametrize("mode", ["statistics", "mask_reduce_two", "pool_reduce", "pool_apply"])
+def test_what_is_written(mode, schedule, poison):
+    EMULATOR.set_schedule(schedule, 1)
+    case = make_case(mode, VECTORS, torch.float16, torch.channels_last)
+    check_what_is_written(case, OPERATORS)
+    check_memory_format(case, OPERATORS)
+
+
+@pytest.mark.parametrize("mode", ["statistics", "mask_reduce_two", "apply_residual_affine", "pool_reduce"])
+def test_several_tiles_of_a_program(mode, monkeypatch):
+    """In tensors too large for the emulator there are more tiles than programs."""
+    monkeypatch.setattr(sweep, "ENOUGH_PROGRAMS", 2)
+    check_oracle(make_case(mode, VECTORS, torch.float16, torch.channels_last), OPERATORS)
