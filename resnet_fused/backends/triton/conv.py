@@ -3,9 +3,8 @@
 channels_last activations of float32, float16 and bfloat16 are convolved by the kernels of conv_fprop, conv_dgrad and
 conv_wgrad; all else by the library, with our batch norm kernels around it.
 
-torch.compile sees these operators as it sees the other backends', by their fake kernels. torch.library.triton_op would
-have it look inside; but which kernels run, and on how much memory, depends here on what was measured, which is nothing
-to trace.
+They are plain functions. torch.library.triton_op would have torch.compile look inside of them, but which tiling runs, and on
+how much memory, may be measured here, which is nothing to trace.
 """
 
 from __future__ import annotations
