@@ -11,7 +11,7 @@ SAMPLE = [
     table.Key("fprop", "half", (64, 64, 32, 4, 3), "sm_90"),
     table.Key("dgrad", "half", (64, 64, 32, 4, 3), "sm_100"),
     table.Key("wgrad", "tf32", (64, 64, 32, 4, 3), "sm_80"),
-    table.Key("fprop_residual", "float32", (64, 64, 16, 8, 2), "sm_120"),
+    table.Key("fprop_residual", "float32", (64, 64, 16, 4, 2), "sm_120"),
 ]
 
 

@@ -76,12 +76,19 @@ TILINGS = {
         Tiling(32, 32, 32, 4, 3),
     ),
     "float32": (
-        Tiling(64, 64, 16, 8, 2),
+        Tiling(128, 64, 16, 8, 2),
+        Tiling(64, 64, 16, 4, 2),
         Tiling(32, 32, 16, 4, 2),
     ),
 }  # fmt: skip
 # Of compute capabilities by their first digit, where ptxas has not registers enough: tests/resources/triton.json.
-SPILLING: frozenset[tuple[str, str, Tiling, int]] = frozenset()
+SPILLING = frozenset({
+    ("fprop", "half", Tiling(128, 128, 32, 8, 3), 9),
+    ("fprop", "half", Tiling(64, 32, 32, 4, 4), 12),
+    ("fprop", "tf32", Tiling(128, 128, 32, 8, 3), 9),
+    ("dgrad", "float32", Tiling(128, 64, 16, 8, 2), 12),
+    ("wgrad", "half", Tiling(128, 128, 32, 8, 3), 10),
+})  # fmt: skip
 WARPGROUPS = (9, 10)  # whose matrix instructions read steps of 64 channels of 16 bits at a time
 GROUP_ROWS = 8  # rows of tiles that are worked on together, see conv_tile.tile_of
 MIN_SPLIT_STEPS = 8  # of wgrad: enough work to be worth the memory for a split's sums
