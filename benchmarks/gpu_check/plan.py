@@ -91,11 +91,13 @@ def parts(settings: Settings) -> list[Part]:
         sanitizers[0],
         *rest[:2],
         Part("tests", "suite", 240, _tests()),
+        Part("tests triton quick", "suite", 120, {**_tests("-k", QUICK_TESTS), "backend": "triton"}),
         *sanitizers[1:],
         *rest[2:6],
         *operators[1:],
         *rest[6:],
         *_races(settings, autotuned=True),
+        Part("tests triton", "suite", 900, {**_tests(), "backend": "triton"}),
         Part("tests slow", "suite", 1500, {"arguments": ["--slow", "-m", "slow"]}),
     ]
 

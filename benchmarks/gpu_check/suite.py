@@ -59,9 +59,9 @@ class Counter:
         self.report.progress(", ".join(f"{count} {name}" for name, count in self.counts.items()))
 
 
-def run(settings: Settings, report: Report, arguments: list[str]) -> None:
+def run(settings: Settings, report: Report, arguments: list[str], backend: str | None = None) -> None:
     """Failed tests are a result; a pytest that cannot run is an error."""
-    os.environ["RESNET_FUSED_GPU_TESTS"] = settings.backend  # read by tests/gpu/conftest.py
+    os.environ["RESNET_FUSED_GPU_TESTS"] = backend or settings.backend  # read by tests/gpu/on_device.py
     counter = Counter(report)
     status = pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
                           str(ROOT / "tests" / "gpu"), *arguments], plugins=[counter])  # fmt: skip

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from pathlib import Path
@@ -44,6 +45,7 @@ def _measure_from_environment() -> str:
     return value
 
 
+_log = logging.getLogger("resnet_fused")
 _requested = os.environ.get("RESNET_FUSED_BACKEND", AUTO)
 _measure = _measure_from_environment()
 _unavailable = backends.available()
@@ -72,9 +74,10 @@ def choose_for(
         return _choices[key]
     machine, name = describe(current), str(described)
     times = None if _measure == "again" else _table.times(machine, name)
-    if times is None and _measures(device) and may_measure(x):
-        times = _timed(device, dtype, trial())
-        if times:
+    if _measures(device) and may_measure(x):
+        wanted = candidates(device, dtype, _unavailable, first_use=_measure == "auto")
+        if times is None or (_measure == "always" and not times.keys() >= set(wanted)):
+            times = _timed(device, wanted, trial())
             _table.record(machine, name, times)
     choice = choose(device, dtype, AUTO, _unavailable, times)
     if times is not None or not _measures(device):
@@ -96,7 +99,7 @@ def _consults(device: str) -> bool:
     return device in ("cpu", "cuda") and (_measures(device) or bool(_table))
 
 
-def _timed(device: str, dtype: torch.dtype, run: Callable[[], object]) -> dict[str, float]:
+def _timed(device: str, wanted: tuple[str, ...], run: Callable[[], object]) -> dict[str, float]:
     def on(name: str):
         def call():
             _trial.backend = name
@@ -108,7 +111,8 @@ def _timed(device: str, dtype: torch.dtype, run: Callable[[], object]) -> dict[s
         return call
 
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    return measure({name: on(name) for name in candidates(device, dtype, _unavailable)}, synchronize)
+    _log.info("measuring %s on a unit that is new to %s", ", ".join(wanted), device)
+    return measure({name: on(name) for name in wanted}, synchronize)
 
 
 @contextlib.contextmanager

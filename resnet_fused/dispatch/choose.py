@@ -48,9 +48,16 @@ def choose(
     return Choice(requested, "asked for")
 
 
-def candidates(device: str, dtype: torch.dtype, unavailable: Mapping[str, str | None]) -> tuple[str, ...]:
-    """What a measurement compares: all that can serve, eager PyTorch last."""
+def candidates(
+    device: str, dtype: torch.dtype, unavailable: Mapping[str, str | None], first_use: bool = False
+) -> tuple[str, ...]:
+    """What a measurement compares: all that can serve, eager PyTorch last.
+
+    At first use, unasked, Triton's kernels take part only where there are no CUDA kernels: compiling them takes long.
+    """
     own = [name for name in OWN.get(device, ()) if why_cannot(name, device, dtype, unavailable) is None]
+    if first_use and "cuda" in own and "triton" in own:
+        own.remove("triton")
     return (*own, EAGER) if own else ()
 
 

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from resnet_fused import autograd, dispatch
-from resnet_fused.autograd.chain import output_size
 from resnet_fused.modules.members import (
+    Branch,
     Members,
     Obstacle,
-    batch_norm_of,
+    branches_of,
     check_activation,
     check_input,
     check_members,
-    geometry,
-    is_frozen,
-    unit_of,
 )
 from resnet_fused.modules.problem import problem_of
 
@@ -100,17 +97,18 @@ class FusedModule(nn.Module):
             members = self.members()
             check_members(members)
             check_activation(x)
-            operand, *weights = _autocast(x, *(pair.conv.weight for pair in members.branches()))
-            check_input(members, operand, weights, self.identity())
+            branches, main = branches_of(members, self.final_relu()), len(members.main)
+            operand, *weights = _autocast(x, *(branch.weight for branch in branches))
+            sizes = check_input(branches, main, operand, weights, self.identity())
             if self.identity() and operand.dtype != x.dtype and not self.in_place_sum():
                 raise Obstacle("autocast promotes the sum with its input")
-            _check_transforms(members)
+            _check_transforms(branches)
         except Obstacle as obstacle:
             return self._eager(x, str(obstacle))
-        units, projection = self._units(members)
+        pool = members.pool is not None
         choice = dispatch.choose_for(
             operand,
-            lambda: problem_of(members, units, projection, self.identity(), operand, weights),
+            lambda: problem_of(branches, main, self.identity(), pool, operand, weights),
             lambda: self._trial(x),
         )
         if choice.backend == dispatch.EAGER:
@@ -118,12 +116,15 @@ class FusedModule(nn.Module):
         if _records is not None:
             _records.append(Record(self, *choice))
         with torch.autocast(x.device.type, enabled=False):
-            return self._fused(choice.backend, members, units, projection, operand, weights)
-
-    def _units(self, members: Members) -> tuple[tuple[autograd.Unit, ...], tuple[autograd.Unit, ...]]:
-        relus = [True] * (len(members.main) - 1) + [self.final_relu()]
-        units = tuple(unit_of(pair, relu) for pair, relu in zip(members.main, relus))
-        return units, tuple(unit_of(pair, False) for pair in members.projection)
+            units = tuple(branch.unit for branch in branches)
+            norms = [branch.used_norm() for branch in branches]
+            if pool:
+                out, *statistics = autograd.stem(choice.backend, units[0], operand, weights[0], norms[0])
+            else:
+                chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity())
+                out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)))
+            _update_all(branches, statistics, sizes)
+        return out
 
     def _trial(self, x: Tensor):
         """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it."""
@@ -140,28 +141,6 @@ class FusedModule(nn.Module):
                 torch.autograd.grad(out, inputs, out.detach(), allow_unused=True)  # a ResNet has more than its stem
 
         return run
-
-    def _fused(self, backend: str, members: Members, units, projection, x: Tensor, weights) -> Tensor:
-        norms = [batch_norm_of(pair.bn) for pair in members.branches()]
-        if members.pool is not None:
-            out, stats = autograd.stem(backend, units[0], x, weights[0], norms[0])
-            statistics = [stats]
-        else:
-            chain = autograd.Chain(backend, units, projection, self.identity())
-            out, statistics = autograd.residual_chain(chain, x, tuple(zip(weights, norms)))
-        if all(stats is None for stats in statistics):
-            return out
-        size = x.shape
-        for i, (pair, stats) in enumerate(zip(members.branches(), statistics)):
-            if i == len(members.main):  # the projection reads the unit's own input
-                size = x.shape
-            P, Q = output_size(size, pair.conv.weight, geometry(pair.conv))
-            size = (size[0], pair.conv.weight.shape[0], P, Q)
-            if stats is not None:
-                _update_running_statistics(pair.bn, stats, size[0] * P * Q)
-        if any(_tracks(pair.bn) for pair in members.branches()):
-            _save_something()
-        return out
 
     def _eager(self, x: Tensor, reason: str) -> Tensor:
         """The eager forward; where it raises, the batch norms are left as they were."""
@@ -193,17 +172,27 @@ def _autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) if t.dtype in (torch.float32, torch.float16, torch.bfloat16) else t for t in (x, *weights))
 
 
-def _check_transforms(members: Members) -> None:
+def _check_transforms(branches: list[Branch]) -> None:
     """Running statistics cannot be updated under a functorch transform as after it; eager says what eager does."""
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
         return
-    if any(_tracks(pair.bn) for pair in members.branches()):
+    if any(map(_tracks, branches)):
         raise Obstacle("running statistics are updated under a functorch transform")
 
 
-def _tracks(bn: nn.Module) -> bool:
+def _tracks(branch: Branch) -> bool:
     """nn.BatchNorm2d.forward's rule for updating the running statistics."""
-    return not is_frozen(bn) and bn.track_running_stats and bn.training
+    return branch.unit.batch_stats and branch.bn.track_running_stats and branch.bn.training
+
+
+def _update_all(branches: list[Branch], statistics, sizes) -> None:
+    if all(stats is None for stats in statistics):
+        return
+    for branch, stats, (N, _, P, Q) in zip(branches, statistics, sizes):
+        if stats is not None and _tracks(branch):
+            _update_running_statistics(branch.bn, stats, N * P * Q)
+    if any(map(_tracks, branches)):
+        _save_something()
 
 
 def _save_something() -> None:
@@ -219,8 +208,6 @@ def _save_something() -> None:
 @torch.no_grad()
 def _update_running_statistics(bn: nn.BatchNorm2d, stats: Tensor, count: int) -> None:
     """running = (1 − momentum)·running + momentum·batch, with the unbiased variance M2 / (count − 1)."""
-    if not _tracks(bn):
-        return
     momentum = bn.momentum
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)

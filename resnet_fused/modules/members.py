@@ -60,11 +60,6 @@ def _check_plain(child: nn.Module) -> None:
         raise Obstacle(f"its inner {type(child).__name__} carries hooks or a replaced forward")
 
 
-def is_frozen(bn: nn.Module) -> bool:
-    """Normalises by running statistics (nn.BatchNorm2d.forward's own rule)."""
-    return type(bn) is FrozenBatchNorm2d or not (bn.training or (bn.running_mean is None and bn.running_var is None))
-
-
 def _check_conv(conv: nn.Conv2d) -> None:
     _check_type(conv, nn.Conv2d)
     if conv.bias is not None:
@@ -114,57 +109,71 @@ def check_activation(x) -> None:
         raise Obstacle("the input is not a 4-D floating-point tensor")
 
 
-class _Shape(NamedTuple):
-    batch: int
-    channels: int
-    extent: tuple[int, int]
+class Branch(NamedTuple):
+    """A conv-BN pair with what the layers below are told of it. Asked for once a call: a module's attributes are slow."""
+
+    bn: nn.Module
+    unit: Unit
+    weight: Tensor
+    norm: BatchNorm  # with the running statistics, used or not
+
+    def used_norm(self) -> BatchNorm:
+        return BatchNorm(*self.norm[:2], None, None) if self.unit.batch_stats else self.norm
 
 
-def _check_pair(shape: _Shape, x: Tensor, weight: Tensor, pair: ConvBN) -> _Shape:
-    """One conv-BN pair against its input, as eager requires it → the output's shape."""
+def branches_of(members: Members, final_relu: bool) -> list[Branch]:
+    """All pairs, the projection's last."""
+    last = len(members.main) - 1
+    return [
+        _branch(pair, relu=i < last or (i == last and final_relu)) for i, pair in enumerate(members.branches())
+    ]
+
+
+def _branch(pair: ConvBN, relu: bool) -> Branch:
     conv, bn = pair
-    dtype, device, channels = x.dtype, x.device, weight.shape[0]
+    norm = BatchNorm(bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    # Normalises by running statistics: nn.BatchNorm2d.forward's own rule.
+    frozen = type(bn) is FrozenBatchNorm2d or not (bn.training or (norm.running_mean is None and norm.running_var is None))
+    geometry = Conv(conv.stride, conv.padding, conv.dilation, conv.groups)
+    return Branch(bn, Unit(geometry, not frozen, bn.eps, relu), conv.weight, norm)
+
+
+def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity: bool) -> list[tuple[int, ...]]:
+    """The sizes of the branches' outputs, of which the first `main` follow each other.
+
+    Raises Obstacle for an input that eager rejects or that the kernels do not take; eager then has its say.
+    """
+    sizes, size = [], tuple(x.shape)
+    for i, (branch, weight) in enumerate(zip(branches, weights)):
+        if i == main:  # the projection reads the unit's own input
+            size = tuple(x.shape)
+        size = _check_branch(size, x.dtype, x.device, weight, branch)
+        sizes.append(size)
+    shortcut = tuple(x.shape) if identity else sizes[-1]
+    if shortcut != sizes[main - 1] and (identity or len(branches) > main):
+        raise Obstacle("the shortcut's shape is not the main branch's")
+    return sizes
+
+
+def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[int, ...]:
+    """One conv-BN pair against an input of that size, as eager requires it → the output's size."""
     if not _is_tensor(weight) or weight.dtype != dtype or weight.device != device:
         raise Obstacle("a weight is of another type, dtype or device than the input")
-    if shape.channels != weight.shape[1] * conv.groups:
+    channels, unit = weight.shape[0], branch.unit
+    if size[1] != weight.shape[1] * unit.conv.groups:
         raise Obstacle("the input's channels are not the convolution's")
-    mixed = dtype in (torch.bfloat16, torch.float16) and type(bn) is not FrozenBatchNorm2d  # its products are float32
-    dtypes = (dtype, torch.float32) if mixed else (dtype,)
-    for vector in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
+    halves = dtype is torch.bfloat16 or dtype is torch.float16
+    other = torch.float32 if halves and type(branch.bn) is not FrozenBatchNorm2d else dtype  # its products are float32
+    for vector in branch.norm:
         if vector is None:
             continue
-        if not _is_tensor(vector) or vector.device != device or vector.dtype not in dtypes:
+        if not _is_tensor(vector) or vector.device != device or (vector.dtype != dtype and vector.dtype != other):
             raise Obstacle("a batch norm's parameters are of another type, dtype or device than the input")
-        if vector.dim() != 1 or vector.shape[0] != channels:
+        if vector.shape != (channels,):
             raise Obstacle("a batch norm's channels are not the convolution's")
-    extent = output_size((shape.batch, shape.channels, *shape.extent), weight, geometry(conv))
-    if min(extent) < 1 or shape.batch < 1:
+    P, Q = output_size(size, weight, unit.conv)
+    if P < 1 or Q < 1 or size[0] < 1:
         raise Obstacle("the input is empty")
-    if extent == (1, 1) and shape.batch == 1 and not is_frozen(bn):
+    if P == 1 and Q == 1 and size[0] == 1 and unit.batch_stats:
         raise Obstacle("batch statistics of a single value")
-    return _Shape(shape.batch, channels, extent)
-
-
-def check_input(members: Members, x: Tensor, weights, identity: bool) -> None:
-    """Raises Obstacle for an input that eager rejects or that the kernels do not take; eager then has its say."""
-    main = shortcut = _Shape(x.shape[0], x.shape[1], tuple(x.shape[2:]))
-    for pair, weight in zip(members.main, weights):
-        main = _check_pair(main, x, weight, pair)
-    for pair in members.projection:
-        shortcut = _check_pair(shortcut, x, weights[-1], pair)
-    if (identity or members.projection) and shortcut != main:
-        raise Obstacle("the shortcut's shape is not the main branch's")
-
-
-def geometry(conv: nn.Conv2d) -> Conv:
-    return Conv(conv.stride, conv.padding, conv.dilation, conv.groups)
-
-
-def unit_of(pair: ConvBN, relu: bool) -> Unit:
-    conv, bn = pair
-    return Unit(geometry(conv), not is_frozen(bn), bn.eps, relu)
-
-
-def batch_norm_of(bn: nn.Module) -> BatchNorm:
-    frozen = is_frozen(bn)
-    return BatchNorm(bn.weight, bn.bias, bn.running_mean if frozen else None, bn.running_var if frozen else None)
+    return size[0], channels, P, Q

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from resnet_fused.autograd import Unit
-from resnet_fused.modules.members import Members
+from resnet_fused.modules.members import Branch
 
 
 class Problem(NamedTuple):
@@ -49,13 +49,14 @@ def _words(unit: Unit, weight, layout: str) -> str:
     return " ".join((*words, "bn" if unit.batch_stats else "frozen", *(["relu"] if unit.relu else [])))
 
 
-def problem_of(members: Members, units, projection, identity: bool, x: Tensor, weights) -> Problem:
+def problem_of(branches: list[Branch], main: int, identity: bool, pool: bool, x: Tensor, weights) -> Problem:
     layouts = tuple(suggest_memory_format(t) == torch.channels_last for t in (x, *weights))
     gradients = (False, False)
     if torch.is_grad_enabled():
-        parameters = (p for pair in members.branches() for module in pair for p in module.parameters())
+        parameters = (p for branch in branches for p in (branch.weight, *branch.norm) if p is not None)
         gradients = (x.requires_grad, any(p.requires_grad for p in parameters))
+    units = tuple(branch.unit for branch in branches)
     return Problem(
-        x.dtype, tuple(x.shape), layouts, tuple(tuple(w.shape) for w in weights), units, projection, identity,
-        members.pool is not None, gradients,
+        x.dtype, tuple(x.shape), layouts, tuple(tuple(w.shape) for w in weights), units[:main], units[main:], identity,
+        pool, gradients,
     )  # fmt: skip

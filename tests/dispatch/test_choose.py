@@ -68,7 +68,11 @@ def test_cuda_kernels_run_where_asked_for():
 def test_what_is_measured():
     assert candidates("cpu", torch.float32, BUILT) == ("cpu", "library", "eager")
     assert candidates("cuda", torch.float16, {**BUILT, "cuda": None}) == ("cuda", "library", "eager")
-    assert candidates("cuda", torch.float16, {**BUILT, "triton": None}) == ("triton", "eager")
+    both = {**BUILT, "cuda": None, "triton": None}
+    assert candidates("cuda", torch.float16, both) == ("cuda", "triton", "library", "eager")
+    assert candidates("cuda", torch.float16, both, first_use=True) == ("cuda", "library", "eager")
+    only_triton = {**BUILT, "triton": None}
+    assert candidates("cuda", torch.float16, only_triton, first_use=True) == ("triton", "eager")
     assert candidates("cpu", torch.int8, BUILT) == candidates("mps", torch.float32, BUILT) == ()
 
 

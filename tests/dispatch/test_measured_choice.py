@@ -102,6 +102,18 @@ def test_threads_and_switches_are_measured_apart(table, delays):
     assert "1 threads" in plain and "2 threads" in direct + more and "without Winograd" in direct + more + plain
 
 
+def test_a_candidate_that_is_new_is_measured_when_asked_for(table, delays):
+    module = _block()
+    with measuring("always"):
+        _runs(module, X)
+    ((machine, problems),) = table.machines.items()
+    (problem,) = problems
+    table.record(machine, problem, {"cpu": 5.0, "eager": 9.0})  # as measured before there was the library's
+    with measuring("always"):
+        assert _runs(module, X)[0][0] == "library" and len(delays["calls"]) == 6
+    assert table.times(machine, problem).keys() == {"cpu", "library", "eager"}
+
+
 def test_a_cpu_measures_only_when_told(table, delays):
     assert _runs(_block(), X) == [("cpu", "SIMD kernels for cpu float32")]
     with measuring("never"):

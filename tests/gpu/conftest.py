@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from on_device import EMULATED, Gpu, why_not
+from on_device import BACKEND, EMULATED, Gpu, why_not
 
 HERE = Path(__file__).resolve().parent
 for folder in (HERE.parent / "backends", HERE.parent / "autograd"):
@@ -20,14 +20,14 @@ def gpu():
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
+    from resnet_fused import backends
+
     if not EMULATED:
-        return Gpu("cuda", "cuda", torch.ops.resnet_fused)
+        return Gpu("cuda", BACKEND, backends.get(BACKEND))
     import cuda_emulated
 
-    import resnet_fused
-
     cuda_emulated.load()
-    resnet_fused.backends.register("cuda_emulated", torch.ops.resnet_fused_emulated)
+    backends.register("cuda_emulated", torch.ops.resnet_fused_emulated)
     return Gpu("cpu", "cuda_emulated", torch.ops.resnet_fused_emulated)
 
 

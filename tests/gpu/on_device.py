@@ -4,7 +4,8 @@ import os
 
 import torch
 
-EMULATED = os.environ.get("RESNET_FUSED_GPU_TESTS") == "cuda_emulated"
+BACKEND = os.environ.get("RESNET_FUSED_GPU_TESTS", "cuda")  # or triton, library, cuda_emulated
+EMULATED = BACKEND == "cuda_emulated"
 
 
 class Moved:
@@ -48,4 +49,4 @@ def why_not() -> str | None:
         return "no CUDA device here"
     from resnet_fused import backends
 
-    return backends.available()["cuda"]
+    return backends.available()[BACKEND]

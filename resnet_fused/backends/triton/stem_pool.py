@@ -15,7 +15,7 @@ from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.bn_backward import apply_draw, load_draw, merge_sums, store_sums
 from resnet_fused.backends.triton.element import apply_affine, load_affine, load_row, to_acc
 from resnet_fused.backends.triton.launch import launch
-from resnet_fused.backends.triton.sweep import Sweep, plan_sweep
+from resnet_fused.backends.triton.sweep import THREAD_BYTES, Sweep, plan_sweep
 from resnet_fused.backends.triton.tile import channels_of, image_of, tile_of, tiles_of
 
 NO_WINNER = tl.constexpr(255)
@@ -141,8 +141,10 @@ def _sweep(size, memory_format, dtype) -> Sweep:
     N, C, H, W = size
     if H * W >= 2**31:
         raise ValueError(f"the stem takes images of less than 2^31 pixels, not {H} x {W}")
-    acc_bytes = 8 if dtype == torch.float64 else 4
-    return plan_sweep(N, C, H * W, memory_format == torch.channels_last, acc_bytes, join=False)
+    channels_last, acc_bytes = memory_format == torch.channels_last, 8 if dtype == torch.float64 else 4
+    # Contiguous, each element of a thread has windows of its own: fewer of them, or registers run out.
+    share = {} if channels_last else {"thread_bytes": THREAD_BYTES // 2}
+    return plan_sweep(N, C, H * W, channels_last, acc_bytes, join=False, **share)
 
 
 def _shape(x_size, y_size) -> StemShape:

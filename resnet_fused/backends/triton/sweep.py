@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 WARP = 32
-WARPS = 8  # of a program
+WARPS = 8  # of a program; two of them fit a multiprocessor, and ptxas need not spill to make it more
+REGISTERS = 65536 // (2 * WARPS * WARP)
 THREAD_BYTES = 32  # a thread's share of a tile in the accumulation dtype: 8 elements, 16 bytes of a 16-bit type; 4 of float64
 MOST_CHANNELS = 64  # of a tile, channels last: 128 bytes of a 16-bit type are whole cache lines
 FEWEST_CHANNELS = 16
@@ -20,7 +21,7 @@ ALIGNMENT = 16  # elements: Triton knows of an argument whether it is a multiple
 # Programs enough to fill the largest GPUs twice (132 multiprocessors with four programs each), unless one of them would
 # take more tiles than keep the rounding of its sums small.
 ENOUGH_PROGRAMS = 1056
-MOST_TILES = 16
+MOST_TILES = 64
 
 
 class View(NamedTuple):
@@ -49,7 +50,7 @@ class Sweep(NamedTuple):
     @property
     def blocks(self) -> dict[str, int]:
         """As kernels and launches take them."""
-        return {"BLOCK_P": self.block_p, "BLOCK_C": self.block_c, "num_warps": WARPS}
+        return {"BLOCK_P": self.block_p, "BLOCK_C": self.block_c, "num_warps": WARPS, "maxnreg": REGISTERS}
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -61,9 +62,11 @@ def power_of_two(n: int, least: int, most: int) -> int:
     return min(max(1 << (n - 1).bit_length(), least), most)
 
 
-def plan_sweep(images: int, channels: int, pixels: int, channels_last: bool, acc_bytes: int, join=True) -> Sweep:
+def plan_sweep(
+    images: int, channels: int, pixels: int, channels_last: bool, acc_bytes: int, join=True, thread_bytes=THREAD_BYTES
+) -> Sweep:
     """For a tensor [images, channels, pixels]; with `join` the images of one that is channels last are one image."""
-    elements = WARPS * WARP * THREAD_BYTES // acc_bytes
+    elements = WARPS * WARP * thread_bytes // acc_bytes
     if channels_last:
         if join:
             images, pixels = 1, images * pixels

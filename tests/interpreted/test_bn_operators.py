@@ -5,7 +5,7 @@ bfloat16 is left to the emulator: the interpreter truncates where it should roun
 
 import pytest
 import torch
-from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
+from backends.checks import check_integers, check_memory_format, check_oracle, check_what_is_written
 from operator_cases import DTYPES, FORMATS, make_case
 from tolerance import assert_bit_equal
 from triton_cases import CONVOLUTIONS, EXACT, KERNELS, ODD
@@ -52,8 +52,9 @@ def test_what_is_written(layout, mode, poison):
 @pytest.mark.parametrize("mode", ["statistics", "reduce_two", "apply_relu", "pool_reduce"])
 @LAYOUTS
 def test_several_tiles_of_a_program(layout, mode, monkeypatch):
-    """In tensors too large for the interpreter there are more tiles than programs."""
+    """In tensors too large for the interpreter there are more tiles than programs; here the last has fewer than two."""
     monkeypatch.setattr(sweep, "ENOUGH_PROGRAMS", 1)
+    monkeypatch.setattr(sweep, "MOST_TILES", 2)
     case = make_case(mode, ODD._replace(id="larger", N=5, H=12, W=14), torch.float32, FORMATS[layout])
     check_oracle(case, triton)
 
@@ -70,6 +71,14 @@ def test_large_means_do_not_cancel(layout):
     # Float32 sums of 576 terms of size 1: 24 roundings at random. E[x^2] - E[x]^2 would be off by 1e8 times as much.
     assert ((ours[1] - truth[1]).abs() / truth[1]).max() <= 24 * 2**-23
     assert ((ours[0] - truth[0]).abs() / truth[0]).max() <= 2**-23
+
+
+def test_the_affine_is_centred():
+    x = 1e4 + _x(4, 3, 5, 5)
+    affine = torch.tensor([[1e4], [2.0], [0.5], [2.0]]).expand(4, 3).contiguous()
+    truth = reference.bn_apply(x.double(), affine.double(), False)
+    # x - mean is exact here; a product and a sum of size 10 are rounded. x·scale - mean·scale would be off by 1e-3.
+    assert (triton.bn_apply(x, affine, False) - truth).abs().max() <= 2 * 10 * 2**-24
 
 
 def test_nan_passes_relu_and_its_mask():
