@@ -1,7 +1,6 @@
 """The Triton convolutions on a machine without a GPU: their PTX by the emulator, their sources by the interpreter."""
 
 import contextlib
-import copy
 import functools
 import os
 import subprocess
@@ -15,7 +14,7 @@ from conv_checks import TILES, check_integers, check_oracle
 from emulator.library import SCHEDULES
 from operator_cases import make_case
 from problems import CONVS, ConvProblem
-from tolerance import assert_bit_equal, assert_oracle, stored_rounding
+from tolerance import assert_bit_equal
 
 from resnet_fused import ops
 
@@ -52,11 +51,11 @@ def draw_case(mode, problem, dtype, integer=True):
 
 @contextlib.contextmanager
 def tf32(allowed):
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
+    triton_emulated.OPERATORS.tf32 = allowed
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        triton_emulated.OPERATORS.tf32 = False
 
 
 def check(problem, mode, dtype):
@@ -132,9 +131,13 @@ def test_every_schedule_writes_the_same(mode, schedule, emulated, poison):
 def test_splits_are_merged_in_one_order(monkeypatch):
     """Many splits, and the same bits whichever of their programs comes first."""
     problem = ConvProblem("splits", 2, 32, 20, 20, 48, 3, 3, padding=(1, 1))
-    launches = []
-    real = conv.launch_conv_wgrad
-    monkeypatch.setattr(conv, "launch_conv_wgrad", lambda c, tiling, *rest: (launches.append((c, tiling)), real(c, tiling, *rest)))
+    launches, real = [], conv.launch_conv_wgrad
+
+    def recorded(c, tiling, *rest):
+        launches.append((c, tiling))
+        real(c, tiling, *rest)
+
+    monkeypatch.setattr(conv, "launch_conv_wgrad", recorded)
     case = draw_case("wgrad", problem, torch.float16)
     check_integers(triton_emulated.OPERATORS, case, torch.float16)
     (c, tiling), *_ = launches
@@ -169,8 +172,8 @@ def test_nan_passes_relu_and_its_gradient():
     window[2:5, 3:6] = True
     assert y[0].isnan().eq(window).all() and not y[1].isnan().any() and stats.isnan().all()
     # out = NaN is not <= 0, so its gradient passes; a NaN that is masked does not.
-    dx, dw, sums = _run("backward_everything", WHOLE, torch.float16, {
-        0: _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): nan}), 1: _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): 0.0})})  # fmt: skip
+    grad, out = _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): nan}), _with({(0, 5, 3, 4): nan, (1, 5, 3, 4): 0.0})
+    dx, dw, sums = _run("backward_everything", WHOLE, torch.float16, {0: grad, 1: out})
     assert dx[0].isnan().eq(window).all() and not dx[1].isnan().any()
     assert dw[5].isnan().all() and not dw[:5].isnan().any() and not dw[6:].isnan().any()
 
@@ -182,8 +185,7 @@ def test_variance_survives_a_large_mean():
     x = (1e4 + 0.1 * torch.randn(3, 16, 9, 11, generator=generator)).contiguous(memory_format=LAST)
     weight = torch.eye(16).view(16, 16, 1, 1)
     arguments = (x, weight, (1, 1), (0, 0), (1, 1), 1, None, False, True, None, None, None, False)
-    with tf32(False):
-        y, (mean, m2) = triton_emulated.OPERATORS.conv_fprop(*arguments)
+    y, (mean, m2) = triton_emulated.OPERATORS.conv_fprop(*arguments)
     assert_bit_equal(y, x)
     truth = x.double().var((0, 2, 3), correction=0) * (3 * 9 * 11)
     # The deviations from a tile's mean are exact; √n·eps of their sum of squares remains, n = 297.
@@ -197,7 +199,7 @@ def test_tf32_where_pytorch_allows_it():
     with tf32(True):
         y = case.run(triton_emulated.OPERATORS)[0]
     truth = case.double().run(reference)[0]
-    # Operands are cut to 11 bits: products are off by 2 * 2^-10, a sum of 288 of them, each of size 1, by 17 times that.
+    # Operands are cut to 11 bits: products are off by 2 * 2^-10, a sum of 288, each of size 1, by 17 times that.
     assert (y - truth).abs().max() <= 4 * 17 * 2**-9
     assert (y - truth).abs().max() > 2**-15  # float32's own error is a hundredth of it
 
@@ -221,7 +223,7 @@ def _kernels(call):
     ("backward_nothing", []),
 ])  # fmt: skip
 def test_what_is_launched(mode, expected):
-    """Everything around a convolution is in its kernel; sums over tiles, and over splits, are merged in a second one."""
+    """Everything around a convolution is in its kernel; sums over tiles and splits are merged in a second one."""
     names = _kernels(lambda: draw_case(mode, WHOLE, torch.float16).run(triton))
     assert [name.removesuffix("_kernel") for name in names] == expected
 
@@ -245,34 +247,12 @@ def test_memory_formats_mixed():
         assert_bit_equal(a, b)
 
 
-@triton_emulated.needs_emulator
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["basic_stride", pytest.param("bottleneck", marks=pytest.mark.slow)])
-def test_blocks(name, dtype, monkeypatch):
-    """A training step of a whole block, its convolutions and batch norms by the emulator."""
-    monkeypatch.syspath_prepend(TESTS / "autograd")
-    from test_blocks_oracle import FLOAT32_MARGIN, HALF_MARGIN, PROBLEMS, _draw, _lengths, _separate
-    from test_blocks_oracle import _run as run
-
-    half = dtype == torch.float16
-    prepared = (HALF_MARGIN, 0.3, _separate, dtype) if half else (FLOAT32_MARGIN,)
-    module, x = _draw(PROBLEMS[name], True, *prepared)
-    x, module = x.contiguous(memory_format=LAST), module.to(memory_format=LAST)
-    truth = run(copy.deepcopy(module), x, "eager")
-    lower = [copy.deepcopy(module).to(dtype) for _ in range(2)]
-    with tf32(False):
-        ours = run(lower[0], x.to(dtype), "triton_emulated")
-    theirs = run(lower[1], x.to(dtype), "eager")
-    for key in truth:
-        stored = stored_rounding(dtype, truth[key], x.numel() // x.shape[1])
-        assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key, stored=stored)
-
-
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["everyday", "slow"])
 def test_by_the_interpreter(slow):
-    """tests/interpreted, in a process in which Triton's decorators see TRITON_INTERPRET=1."""
+    """tests/interpreted/test_convolutions.py, in a process in which Triton's decorators see TRITON_INTERPRET=1."""
     which = ["--slow", "-m", "slow"] if slow else []
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS / "interpreted", *which]
+    file = TESTS / "interpreted" / "test_convolutions.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

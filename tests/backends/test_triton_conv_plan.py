@@ -13,9 +13,9 @@ pytest.importorskip("triton")
 from resnet_fused.backends.triton import conv_plan, tuning  # noqa: E402
 from resnet_fused.backends.triton.conv_plan import ConvShape, Device, Tiling  # noqa: E402
 
-A100, H100, B200, RTX4090, RTX5090 = (Device(80, 108, 163 << 10), Device(90, 132, 227 << 10), Device(100, 148, 227 << 10),
-                                      Device(89, 128, 99 << 10), Device(120, 170, 99 << 10))  # fmt: skip
-DEVICES = {"A100": A100, "H100": H100, "B200": B200, "RTX 4090": RTX4090, "RTX 5090": RTX5090}
+A100, H100, B200 = Device(80, 108, 163 << 10), Device(90, 132, 227 << 10), Device(100, 148, 227 << 10)
+DEVICES = {"A100": A100, "H100": H100, "B200": B200, "RTX 4090": Device(89, 128, 99 << 10),
+           "RTX 5090": Device(120, 170, 99 << 10)}  # fmt: skip
 KINDS = ("fprop", "dgrad", "wgrad")
 
 
@@ -90,7 +90,8 @@ def _offsets(s: ConvShape, block: int):
         n, p, q = m // (s.P * s.Q), m // s.Q % s.P, m % s.Q
         yield (m + 1) * s.K
         for r, t in ((0, 0), (s.R - 1, s.S - 1)):
-            h, v = p * s.stride[0] - s.padding[0] + r * s.dilation[0], q * s.stride[1] - s.padding[1] + t * s.dilation[1]
+            h = p * s.stride[0] - s.padding[0] + r * s.dilation[0]
+            v = q * s.stride[1] - s.padding[1] + t * s.dilation[1]
             yield ((n * s.H + h) * s.W + v + 1) * s.C
     rows, columns = math.ceil(s.H / s.stride[0]), math.ceil(s.W / s.stride[1])
     for m in range(s.N * rows * columns + block):
@@ -254,7 +255,8 @@ def test_where_the_file_is():
 
 def test_keys_tell_problems_apart():
     shape = layer(8, 64, 14, 64, 3)
-    keys = {tuning.key_of(kind, math_name, s, variant) for kind in KINDS for math_name in conv_plan.TILINGS
-            for s in (shape, shape._replace(stride=(2, 1)), shape._replace(padding=(0, 1)), shape._replace(dilation=(2, 2)),
-                      shape._replace(N=9), shape._replace(groups=2)) for variant in ("", "prologue")}  # fmt: skip
-    assert len(keys) == 3 * len(conv_plan.TILINGS) * 6 * 2
+    changes = ({}, {"stride": (2, 1)}, {"padding": (0, 1)}, {"dilation": (2, 2)}, {"N": 9}, {"groups": 2})
+    keys = {tuning.key_of(kind, math_name, shape._replace(**change), variant)
+            for kind in KINDS for math_name in conv_plan.TILINGS for change in changes
+            for variant in ("", "prologue")}  # fmt: skip
+    assert len(keys) == 3 * len(conv_plan.TILINGS) * len(changes) * 2

@@ -1,4 +1,7 @@
-"""Tests that Triton's interpreter runs: in a process of their own, where TRITON_INTERPRET=1 (backends/test_triton_conv.py)."""
+"""Tests that Triton's interpreter runs: in a process of their own, where TRITON_INTERPRET=1.
+
+backends/test_triton_conv.py and backends/test_triton_interpreted.py start it.
+"""
 
 import os
 import sys

@@ -1,4 +1,5 @@
-"""Bugs seeded into the Triton convolutions, and the first case that catches each: `python -m mutants.triton_conv [REGEX]`.
+"""Bugs seeded into the Triton convolutions, and the first case that catches each:
+`python -m mutants.triton_conv [REGEX]`.
 
 A mutant is a copy of resnet_fused/backends/triton with one mistake, run by Triton's interpreter: in a process with
 TRITON_INTERPRET=1, in which the copy is imported in the package's place. triton_conv.json has the score.
@@ -37,12 +38,12 @@ MUTANTS = [
                  "a gradient from outputs that are not there"),
     TritonMutant("draw-mask-dropped", "conv_prologue.py", "load_masked(grad, out if RELU else None,",
                  "load_masked(grad, None,", "grad is not masked by out"),
-    TritonMutant("draw-scale-for-invstd", "conv_prologue.py", "load_row(affine, 3, channel", "load_row(affine, 1, channel",
-                 "xhat by scale instead of invstd"),
+    TritonMutant("draw-scale-for-invstd", "conv_prologue.py", "load_row(affine, 3, channel",
+                 "load_row(affine, 1, channel", "xhat by scale instead of invstd"),
     TritonMutant("draw-means-swapped", "conv_prologue.py", "load_row(means, 1, channel", "load_row(means, 0, channel",
                  "the wrong mean in the slope"),
-    TritonMutant("fprop-wrong-tap", "conv_fprop.py", "((r * S + s) * conv.group_C + c)", "((s * R + r) * conv.group_C + c)",
-                 "the filter is transposed"),
+    TritonMutant("fprop-wrong-tap", "conv_fprop.py", "((r * S + s) * conv.group_C + c)",
+                 "((s * R + r) * conv.group_C + c)", "the filter is transposed"),
     TritonMutant("fprop-dilation-forgotten", "conv_fprop.py", "dh, dw = r * conv.dilation_h,", "dh, dw = r,",
                  "rows of taps are adjacent"),
     TritonMutant("fprop-constants-of-first-group", "conv_fprop.py", "offset, inside, group * conv.group_C + c, conv.C,",
@@ -77,8 +78,9 @@ MUTANTS = [
     TritonMutant("dgrad-sums-unmasked", "conv_dgrad.py",
                  "            g = zero_up_to_zero(apply_affine(value, load_affine(prologue, channel, conv.C)), g)\n",
                  "            g += 0\n", "sums of gradients that ReLU stops"),
-    TritonMutant("wgrad-splits-overlap", "conv_wgrad.py", "tl.minimum(first + split_steps * BLOCK_K, N.to(index) * P * Q)",
-                 "N.to(index) * P * Q", "splits run on to the end"),
+    TritonMutant("wgrad-splits-overlap", "conv_wgrad.py",
+                 "tl.minimum(first + split_steps * BLOCK_K, N.to(index) * P * Q)", "N.to(index) * P * Q",
+                 "splits run on to the end"),
     TritonMutant("wgrad-split-swapped", "conv_wgrad.py", "offset = (split.to(tl.int64) * conv.K + filter)",
                  "offset = ((split * 0).to(tl.int64) * conv.K + filter)", "splits overwrite each other's sums"),
     TritonMutant("cursor-row-late", "conv_tile.py", "r = tl.where(s < taps_s, r, r + 1)",
@@ -119,9 +121,10 @@ def _cases():
     half, single = torch.float16, torch.float32
     battery = [
         ("backward_everything", "odd_channels", half), ("fprop_prologue", "odd_channels", half),
-        ("fprop_residual_affine", "odd_channels", single), ("fprop_prologue", "groups", single), ("wgrad", "splits", half),
-        ("backward_everything", "pixels_unread", single), ("fprop_prologue", "dilated", single),
-        ("fprop_prologue", "batch_1", single), ("fprop_prologue", "non_square", single), ("fprop", "wide", single),
+        ("fprop_residual_affine", "odd_channels", single), ("fprop_prologue", "groups", single),
+        ("wgrad", "splits", half), ("backward_everything", "pixels_unread", single),
+        ("fprop_prologue", "dilated", single), ("fprop_prologue", "batch_1", single),
+        ("fprop_prologue", "non_square", single), ("fprop", "wide", single),
         ("backward_everything", "ragged", single), ("fprop_prologue", "deep", half),
         ("backward_everything", "deep", half),
     ]  # fmt: skip

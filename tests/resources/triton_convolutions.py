@@ -35,8 +35,10 @@ def _launches(case: str, math: str, tiling) -> list:
     """(kernel, grid, arguments, options) of an operator's launches on tensors that nobody computes."""
     from resnet_fused.backends.triton import conv, launch
 
+    dtype = torch.float16 if math == "half" else torch.float32
+
     def tensor(*size):
-        return torch.empty(size, dtype=torch.float16 if math == "half" else torch.float32, memory_format=torch.channels_last)
+        return torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
 
     x, weight, y = tensor(2, 64, 14, 14), tensor(128, 64, 3, 3), tensor(2, 128, 14, 14)
     affine_x, affine, means = torch.empty(4, 64), torch.empty(4, 128), torch.empty(2, 128)
@@ -87,7 +89,8 @@ def row_of(key: Key) -> dict:
         facts = triton_compilation.facts(variant, key.arch, Path(folder))
     ptx = triton_compilation.compiled(variant, key.arch).asm["ptx"]
     matrix = next(name for name in MATRIX if name in ptx)
-    return key._asdict() | {"tiling": list(key.tiling), "matrix": matrix} | {column: facts[column] for column in COLUMNS}
+    found = {"tiling": list(key.tiling), "matrix": matrix} | {column: facts[column] for column in COLUMNS}
+    return key._asdict() | found
 
 
 def read() -> tuple[str, dict[Key, dict]]:
@@ -103,7 +106,7 @@ def write(rows: list[dict]) -> None:
 
 
 def broken(rows) -> list[str]:
-    """A line for each row that must not be shipped: spilled registers, no tensor cores, narrow copies, too much memory."""
+    """A line for each row that must not be shipped: spills, no tensor cores, narrow copies, too much memory."""
     from resnet_fused.backends.triton import conv_plan
 
     lines = []

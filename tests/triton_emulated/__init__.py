@@ -80,11 +80,21 @@ def _guarded(library: Emulated, tensors):
             library.unguard(address)
 
 
+@contextlib.contextmanager
+def _tf32(allowed: bool):
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class _Operators:
     """The operators of resnet_fused.backends.triton, each run with launches emulated."""
 
     def __init__(self, emulator: Emulator):
         self.emulator = emulator
+        self.tf32 = False  # in the place of torch.backends.cudnn.allow_tf32, which is True unless it is changed
 
     def __getattr__(self, name):
         operators = importlib.import_module("resnet_fused.backends.triton")
@@ -93,7 +103,7 @@ class _Operators:
 
         @functools.wraps(operator)
         def emulated(*arguments):
-            with launch.replaced(self.emulator.run):
+            with launch.replaced(self.emulator.run), _tf32(self.tf32):
                 return operator(*arguments)
 
         return emulated

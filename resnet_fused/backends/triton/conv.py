@@ -3,8 +3,8 @@
 channels_last activations of float32, float16 and bfloat16 are convolved by the kernels of conv_fprop, conv_dgrad and
 conv_wgrad; all else by the library, with our batch norm kernels around it.
 
-They are plain functions. torch.library.triton_op would have torch.compile look inside of them, but which tiling runs, and on
-how much memory, may be measured here, which is nothing to trace.
+They are plain functions. torch.library.triton_op would have torch.compile look inside of them, but which tiling runs,
+and on how much memory, may be measured here, which is nothing to trace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from resnet_fused.backends.triton.bn_apply import bn_apply
 from resnet_fused.backends.triton.conv_dgrad import launch_conv_dgrad
 from resnet_fused.backends.triton.conv_fprop import launch_conv_fprop
 from resnet_fused.backends.triton.conv_plan import (
-    GROUP_ROWS, ConvShape, Device, Grid, Tiling, kernel_arguments, math_of, offsets_are_wide, precision_of, tilings, unsupported,
+    GROUP_ROWS,
+    ConvShape,
+    Device,
+    Grid,
+    Tiling,
+    kernel_arguments,
+    math_of,
+    offsets_are_wide,
+    precision_of,
+    tilings,
+    unsupported,
 )  # fmt: skip
 from resnet_fused.backends.triton.conv_wgrad import launch_conv_wgrad
 

@@ -1,10 +1,10 @@
 """dx = dgrad(draw, w) as products [pixels][taps K] x [taps K][C], one for each group and each class of pixels.
 
-A class of pixels is those whose coordinates are equal modulo the stride: they are reached by the same taps of the filter,
-and by no others, so that no product with zero is computed where the stride is not 1. In one direction, tap r reaches
-pixel h from output p = (h + padding - r * dilation) / stride, if that is whole. Of the pixels h = residue + stride * i,
-these are the taps r = first + tap_step * t, with tap_step = stride / gcd(stride, dilation), from output
-p = i + origin - t * (tap_step * dilation / stride).
+A class of pixels is those whose coordinates are equal modulo the stride: they are reached by the same taps of the
+filter, and by no others, so that no product with zero is computed where the stride is not 1. In one direction, tap r
+reaches pixel h from output p = (h + padding - r * dilation) / stride, if that is whole. Of the pixels
+h = residue + stride * i, these are the taps r = first + tap_step * t, with tap_step = stride / gcd(stride, dilation),
+from output p = i + origin - t * (tap_step * dilation / stride).
 """
 
 import triton
@@ -13,7 +13,16 @@ import triton.language as tl
 from resnet_fused.backends.triton.conv_epilogue import launch_conv_sums, store_sums
 from resnet_fused.backends.triton.conv_plan import is_flat, plan_dgrad
 from resnet_fused.backends.triton.conv_prologue import load_draw, load_masked
-from resnet_fused.backends.triton.conv_tile import SIZES, cursor_of, in_image, lanes_of, next_cursor, pixel_of, steps_of, tile_of
+from resnet_fused.backends.triton.conv_tile import (
+    SIZES,
+    cursor_of,
+    in_image,
+    lanes_of,
+    next_cursor,
+    pixel_of,
+    steps_of,
+    tile_of,
+)
 from resnet_fused.backends.triton.dense import empty_acc
 from resnet_fused.backends.triton.element import apply_affine, load_affine, load_row, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch

@@ -6,8 +6,8 @@ Results are the same in every run: in what order the partial results are merged 
 import triton
 import triton.language as tl
 
-from resnet_fused.backends.triton.sweep import ceil_div
 from resnet_fused.backends.triton.launch import launch
+from resnet_fused.backends.triton.sweep import ceil_div
 
 
 @triton.jit
@@ -36,7 +36,7 @@ def store_sums(partials, row_tile, g, centred, channel, there, channels):
 
 @triton.jit
 def load_moments(partials, pivot, first, tiles, tile_pixels, pixels, channel, channels, BLOCK_TILES: tl.constexpr):
-    """count, mean - pivot and M2 of BLOCK_TILES tiles, [tiles, channels] each; count is 0 of those that are not there."""
+    """count, mean - pivot and M2 of BLOCK_TILES tiles, [tiles, channels] each; count is 0 of those not there."""
     tile = first + tl.arange(0, BLOCK_TILES).to(tl.int64)
     count = tl.maximum(tl.minimum(pixels - tile * tile_pixels, tile_pixels), 0).to(tl.float32)[:, None]
     inside = (tile < tiles)[:, None] & (channel < channels)[None, :]

@@ -6,7 +6,16 @@ import triton.language as tl
 from resnet_fused.backends.triton.conv_epilogue import launch_conv_statistics, store_moments
 from resnet_fused.backends.triton.conv_plan import is_flat, plan_fprop
 from resnet_fused.backends.triton.conv_prologue import load_activation
-from resnet_fused.backends.triton.conv_tile import SIZES, cursor_of, in_image, lanes_of, next_cursor, pixel_of, steps_of, tile_of
+from resnet_fused.backends.triton.conv_tile import (
+    SIZES,
+    cursor_of,
+    in_image,
+    lanes_of,
+    next_cursor,
+    pixel_of,
+    steps_of,
+    tile_of,
+)
 from resnet_fused.backends.triton.dense import empty_acc
 from resnet_fused.backends.triton.element import apply_affine, load_affine, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch

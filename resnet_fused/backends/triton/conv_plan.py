@@ -81,13 +81,14 @@ TILINGS = {
         Tiling(32, 32, 16, 4, 2),
     ),
 }  # fmt: skip
-# Of compute capabilities by their first digit, where ptxas has not registers enough: tests/resources/triton.json.
+# Of compute capabilities by their first digit, where ptxas has not registers enough: tests/resources/triton_conv.json.
 SPILLING = frozenset({
     ("fprop", "half", Tiling(128, 128, 32, 8, 3), 9),
     ("fprop", "half", Tiling(64, 32, 32, 4, 4), 12),
     ("fprop", "tf32", Tiling(128, 128, 32, 8, 3), 9),
     ("dgrad", "float32", Tiling(128, 64, 16, 8, 2), 12),
     ("wgrad", "half", Tiling(128, 128, 32, 8, 3), 10),
+    ("wgrad", "tf32", Tiling(64, 64, 32, 4, 3), 10),
 })  # fmt: skip
 WARPGROUPS = (9, 10)  # whose matrix instructions read steps of 64 channels of 16 bits at a time
 GROUP_ROWS = 8  # rows of tiles that are worked on together, see conv_tile.tile_of
@@ -183,8 +184,8 @@ PLANS = {"fprop": plan_fprop, "dgrad": plan_dgrad, "wgrad": plan_wgrad}
 def shared_bytes(math: str, tiling: Tiling, tensors: int) -> int:
     """What a program needs at most. `tensors` form the first operand.
 
-    Triton keeps all stages of what it multiplies as it is, one less of what it forms in registers, two tiles of what was
-    formed, and constants of channels. tests/resources/triton.json has the true numbers.
+    Triton keeps all stages of what it multiplies as it is, one less of what it forms in registers, two tiles of what
+    was formed, and constants of channels. tests/resources/triton_conv.json has the true numbers.
     """
     size = 2 if math == "half" else 4
     rows = (tiling.num_stages - 1) * tensors * tiling.block_m + 2 * tiling.block_m
@@ -225,8 +226,8 @@ LARGEST_BLOCK = 256
 
 
 def largest_offset(shape: ConvShape) -> int:
-    """A bound of all offsets that programs compute, also of what they do not access: of pixels of the last tile that are
-    beyond the end, in the images after the last, and of taps in the padding."""
+    """A bound of all offsets that programs compute, also of what they do not access: of pixels of the last tile that
+    are beyond the end, in the images after the last, and of taps in the padding."""
     s = shape
     of_class = ceil_div(s.H, s.stride[0]) * ceil_div(s.W, s.stride[1])
     images = s.N + ceil_div(LARGEST_BLOCK, min(s.P * s.Q, of_class)) + 1
@@ -245,7 +246,7 @@ def offsets_are_wide(shape: ConvShape) -> bool:
 
 
 def unsupported(shape: ConvShape) -> str | None:
-    """Why the kernels cannot run a problem, or None: sizes and numbers of tiles are of 32 bits, a grid's groups of 16."""
+    """Why the kernels cannot run a problem, or None: sizes and numbers of tiles are of 32 bits, groups of 16."""
     s = shape
     if max(*s[:9], *s.stride, *s.padding, *s.dilation) > MAX_INT32 // 2 or s.R * s.S > MAX_INT32 // 2:
         return "a size of 2^30"

@@ -1,8 +1,8 @@
 """Prologues: the operands of the product, tiles [pixels, channels], as functions of the tensors that are in memory.
 
-They are formed in float32 and rounded once, to the tensors' type. Where `inside` is false, in the padding and beyond the
-ends, an operand is zero whatever the batch norm says: padding comes after it. Tensors that are None are not there, and
-cost nothing.
+They are formed in float32 and rounded once, to the tensors' type. Where `inside` is false, in the padding and beyond
+the ends, an operand is zero whatever the batch norm says: padding comes after it. Tensors that are None are not there,
+and cost nothing.
 """
 
 import triton

@@ -24,8 +24,8 @@ def conv_wgrad_kernel(
 ):  # fmt: skip
     """One tile of split program_id(2) of dw [splits][K][R][S][C / groups], from split_steps steps of BLOCK_K pixels.
 
-    The tile is BLOCK_M filters of group program_id(1) and BLOCK_N of their elements, which are FLAT or of one tap as the
-    steps of the other passes are.
+    The tile is BLOCK_M filters of group program_id(1) and BLOCK_N of their elements, which are FLAT or of one tap as
+    the steps of the other passes are.
     """
     index: tl.constexpr = tl.int64 if WIDE else tl.int32
     row_tile, column_tile = tile_of(tl.program_id(0), row_tiles, column_tiles, GROUP_ROWS)

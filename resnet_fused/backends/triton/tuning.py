@@ -1,10 +1,11 @@
 """Which tiling a convolution uses: remembered, measured or guessed.
 
-Measured it is where `torch.backends.cudnn.benchmark` asks for that, as cuDNN's algorithms are; what was found is kept in
-a JSON file of the user's cache directory (RESNET_FUSED_CACHE, else XDG_CACHE_HOME/resnet_fused, else
-~/.cache/resnet_fused), one for each kind of device. Such a file, put beside this one, is a table that the package ships.
-Where nothing is known or measured, and under torch.use_deterministic_algorithms, which the file of another run must not
-influence, it is the first of conv_plan.tilings or of a shipped table. While a CUDA graph is captured nothing is measured.
+It is measured where `torch.backends.cudnn.benchmark` asks for that, as cuDNN's algorithms are. What was found is kept
+in a JSON file of the user's cache directory (RESNET_FUSED_CACHE, else XDG_CACHE_HOME/resnet_fused, else
+~/.cache/resnet_fused), one for each kind of device. Such a file, put beside this one, is a table that the package
+ships. Where nothing is known or measured, and under torch.use_deterministic_algorithms, which the file of another run
+must not influence, it is what a shipped table says, or the first of conv_plan.tilings. While a CUDA graph is captured
+nothing is measured.
 
 triton.autotune would measure one kernel. A convolution's tiling decides its second kernel and their memory too (the
 partial sums of a tile, wgrad's splits), so all of that is measured together, by triton.testing.do_bench.
@@ -54,7 +55,7 @@ def file_name(device: str) -> str:
 def kernels_version() -> str:
     """Changes with Triton and with the kernels: what was measured of others is no guide."""
     digest = hashlib.sha256(triton.__version__.encode())
-    for path in sorted(HERE.glob("conv_*.py")):
+    for path in [*sorted(HERE.glob("conv_*.py")), HERE / "element.py"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
