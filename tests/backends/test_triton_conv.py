@@ -236,6 +236,36 @@ def test_what_the_library_convolves(dtype, layout):
 
 
 @triton_emulated.needs_emulator
+def test_traffic(emulated):
+    """What a kernel reads and writes at least once is its tensors and no more; shared memory has no bank conflicts.
+
+    Beside the tensors: rows of constants for each channel that is read, and of partial sums for each of the 4 tiles.
+    """
+    p, half = WHOLE, torch.float16
+    x, y = (p.N * p.H * p.W * channels * half.itemsize for channels in (p.C, p.K))
+    w, row_x, row_y = p.K * p.C * p.R * p.S * half.itemsize, 4 * p.C, 4 * p.K
+    draw = 3 * y + 5 * row_y  # grad, out, raw; mean, scale, invstd, means
+    expected = {
+        "fprop_prologue": {"conv_fprop": (x + w + 3 * row_x, y + 4 * 3 * row_y)},
+        "fprop_residual_affine": {"conv_fprop": (x + w + y + 6 * row_y, y)},
+        "backward_everything": {
+            "conv_dgrad": (draw + w + 3 * x + 3 * row_x, x + 4 * 2 * row_x),  # add, add_out, x
+            "conv_wgrad": (draw + x + 3 * row_x, w),
+        },
+    }
+    for mode, kernels in expected.items():
+        case = draw_case(mode, p, half, False)
+        with emulated.library.counting() as read:
+            case.run(triton_emulated.OPERATORS)
+            found = {counts["name"].partition("_kernel")[0]: counts for counts in read().values()}
+        for name, (bytes_read, bytes_written) in kernels.items():
+            counts = found[name]
+            assert (counts["bytes_read"], counts["bytes_written"]) == (bytes_read, bytes_written), name
+            assert counts["stores"]["sectors"] == counts["stores"]["sectors_needed"], name
+            assert counts["shared"]["bank_conflicts"] == 0, name
+
+
+@triton_emulated.needs_emulator
 def test_memory_formats_mixed():
     """A contiguous weight: its gradient is like it, the rest is channels_last."""
     case = draw_case("backward", WHOLE, torch.float16)

@@ -1,8 +1,9 @@
 """Bugs seeded into the Triton convolutions, and the first case that catches each:
 `python -m mutants.triton_conv [REGEX]`.
 
-A mutant is a copy of resnet_fused/backends/triton with one mistake, run by Triton's interpreter: in a process with
-TRITON_INTERPRET=1, in which the copy is imported in the package's place. triton_conv.json has the score.
+A mutant is a copy of resnet_fused/backends/triton with one mistake, run in a process of its own, in which the copy is
+imported in the package's place: by Triton's interpreter, or by the emulator, which finds accesses beyond tensors.
+triton_conv.json has the score.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class TritonMutant(NamedTuple):
     old: str  # occurs once
     new: str
     symptom: str
+    emulated: bool = False
 
 
 MUTANTS = [
@@ -89,6 +91,14 @@ MUTANTS = [
                  "return taps * channels // BLOCK", "the last step of few channels is left out"),
     TritonMutant("tiles-last-rows", "conv_tile.py", "rows = tl.minimum(row_tiles - first_row, GROUP_ROWS)",
                  "rows = GROUP_ROWS", "tiles are left out where the last group of rows is smaller"),
+    TritonMutant("fprop-pixels-unmasked", "conv_fprop.py", "rows, columns = m < N.to(index) * P * Q,",
+                 "rows, columns = m < N.to(index) * P * Q + BLOCK_M,", "pixels beyond the end are stored",
+                 emulated=True),
+    TritonMutant("fprop-weights-unmasked", "conv_fprop.py",
+                 "b = tl.load(w + offset, mask=there[:, None] & columns[None, :],",
+                 "b = tl.load(w + offset, mask=columns[None, :],", "weights beyond the end are read", emulated=True),
+    TritonMutant("wgrad-filters-unmasked", "conv_wgrad.py", "rows, columns = row < conv.group_K,",
+                 "rows, columns = row < conv.group_K + BLOCK_M,", "filters beyond the end are stored", emulated=True),
     TritonMutant("pixels-transposed", "conv_tile.py", "return line // rows, line % rows, m % columns",
                  "return line // rows, m % columns, line % rows", "rows for columns"),
 ]  # fmt: skip
@@ -106,14 +116,17 @@ def mutated(mutant: TritonMutant, folder: Path) -> Path:
     return package.parent
 
 
-def _cases():
+def _cases(emulated: bool):
     """(name, check) in the order in which they are likely to catch something."""
     import torch
     from conv_checks import check_integers
     from operator_cases import make_case
     from problems import CONVS, ConvProblem
 
-    from resnet_fused.backends import triton
+    if emulated:
+        from triton_emulated import OPERATORS as kernels
+    else:
+        from resnet_fused.backends import triton as kernels
 
     problems = {p.id: p for p in CONVS}
     problems["splits"] = ConvProblem("splits", 2, 5, 20, 20, 7, 1, 1)
@@ -128,17 +141,17 @@ def _cases():
         ("backward_everything", "ragged", single), ("fprop_prologue", "deep", half),
         ("backward_everything", "deep", half),
     ]  # fmt: skip
-    for mode, problem, dtype in battery:
+    for mode, problem, dtype in battery[:3] if emulated else battery:
         def check(mode=mode, problem=problem, dtype=dtype):
             case = make_case(mode, problems[problem], dtype, torch.channels_last, integer=True)
             if problem == "deep":  # sums beyond 2048, which float16 rounds
                 case = case._replace(arguments=(4 * case.arguments[0], *case.arguments[1:]))
-            check_integers(triton, case, dtype)
+            check_integers(kernels, case, dtype)
 
         yield f"integers-{mode}-{problem}-{str(dtype).removeprefix('torch.')}", check
 
 
-def first_failure() -> str | None:
+def first_failure(emulated: bool) -> str | None:
     """The first case that the package which is imported fails, and how. Memory is NaN until it is written."""
     import torch
 
@@ -146,7 +159,7 @@ def first_failure() -> str | None:
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    for name, check in _cases():
+    for name, check in _cases(emulated):
         try:
             check()
         except Exception as error:
@@ -155,11 +168,11 @@ def first_failure() -> str | None:
     return None
 
 
-def caught_by(folder: Path | None) -> str | None:
+def caught_by(folder: Path | None, emulated: bool = False) -> str | None:
     """By what the package in `folder` is caught, or None if it passes; the package as it is without one."""
     tests = HERE.parent
     path = os.pathsep.join(map(str, [tests, tests.parent, os.environ.get("PYTHONPATH", "")]))
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
+    environment = os.environ | {"TRITON_INTERPRET": "01"[not emulated], "PYTHONPATH": path}
     command = [sys.executable, "-m", "mutants.triton_conv", "--run", *([folder] if folder else [])]
     done = subprocess.run(command, cwd=tests.parent, env=environment, capture_output=True, text=True)
     found = re.search(r"^caught: (.*)$", done.stdout, re.M)
@@ -173,7 +186,7 @@ def _run(folder: str | None) -> None:
         import resnet_fused.backends
 
         resnet_fused.backends.__path__.insert(0, folder)
-    print(f"caught: {first_failure() or SURVIVED}")
+    print(f"caught: {first_failure(os.environ['TRITON_INTERPRET'] == '0') or SURVIVED}")
 
 
 def main() -> int:
@@ -181,13 +194,13 @@ def main() -> int:
         _run(sys.argv[2] if len(sys.argv) > 2 else None)
         return 0
     only = sys.argv[1] if len(sys.argv) > 1 else ""
-    if failure := caught_by(None):
+    if failure := caught_by(None) or caught_by(None, emulated=True):
         sys.exit(f"the kernels without a bug fail: {failure}")
     known = {r["name"]: r["caught_by"] for r in json.loads(SCORE.read_text())["results"]} if only else {}
     for mutant in MUTANTS:
         if re.search(only, mutant.name):
             with tempfile.TemporaryDirectory() as folder:
-                known[mutant.name] = caught_by(mutated(mutant, Path(folder))) or SURVIVED
+                known[mutant.name] = caught_by(mutated(mutant, Path(folder)), mutant.emulated) or SURVIVED
             print(f"{mutant.name}: {known[mutant.name]}", flush=True)
     results = [{"name": m.name, "symptom": m.symptom, "caught_by": known.get(m.name, SURVIVED)} for m in MUTANTS]
     count = sum(result["caught_by"] != SURVIVED for result in results)
