@@ -70,7 +70,8 @@ MUTANTS = [
                  "the residual's affine is ignored"),
     TritonMutant("apply-relu-first", "bn_apply.py",
                  "            value += r\n        if RELU:\n            value = zero_up_to_zero(value, value)\n",
-                 "            value = r + (zero_up_to_zero(value, value) if RELU else value)\n",
+                 "            value = r + (zero_up_to_zero(value, value) if RELU else value)\n"
+                 "        elif RELU:\n            value = zero_up_to_zero(value, value)\n",
                  "ReLU before the residual"),
     TritonMutant("add-mask-ignored", "bn_apply.py", "if out is not None:\n            g = ",
                  "if False:\n            g = ", "what is added is not masked"),
@@ -161,18 +162,18 @@ def main() -> int:
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     if not only and (failure := caught_by(None)):
         sys.exit(f"the kernels without a bug fail: {failure}")
-    results = []
+    caught = {r["name"]: r["caught_by"] for r in json.loads(SCORE.read_text())["results"]} if only else {}
     for mutant in MUTANTS:
         if re.search(only, mutant.name):
             with tempfile.TemporaryDirectory() as folder:
-                caught = caught_by(mutated(mutant, folder)) or SURVIVED
-            results.append({"name": mutant.name, "symptom": mutant.symptom, "caught_by": caught})
-            print(f"{mutant.name}: {caught}", flush=True)
+                caught[mutant.name] = caught_by(mutated(mutant, folder)) or SURVIVED
+            print(f"{mutant.name}: {caught[mutant.name]}", flush=True)
+    results = [{"name": mutant.name, "symptom": mutant.symptom, "caught_by": caught.get(mutant.name, SURVIVED)}
+               for mutant in MUTANTS]  # fmt: skip
     count = sum(result["caught_by"] != SURVIVED for result in results)
     print(f"{count} of {len(results)} mutants are caught")
-    if not only:
-        score = {"caught": count, "mutants": len(results), "results": results}
-        SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
+    score = {"caught": count, "mutants": len(results), "results": results}
+    SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
     return 0 if count == len(results) else 1
 
 
