@@ -13,7 +13,8 @@ from triton_cases import CONVOLUTIONS, EXACT, KERNELS, ODD
 from resnet_fused.backends import reference, triton
 from resnet_fused.backends.triton import sweep
 
-LAYOUTS = pytest.mark.parametrize("layout", FORMATS)
+# The emulator has channels last every day.
+LAYOUTS = pytest.mark.parametrize("layout", ["nchw", pytest.param("nhwc", marks=pytest.mark.slow)])
 TYPES = pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 
 
