@@ -13,7 +13,8 @@ from triton_cases import CONVOLUTIONS, EXACT, KERNELS, ODD
 from resnet_fused.backends import reference, triton
 from resnet_fused.backends.triton import sweep
 
-LAYOUTS = pytest.mark.parametrize("layout", FORMATS)
+# The emulator has channels last every day.
+LAYOUTS = pytest.mark.parametrize("layout", ["nchw", pytest.param("nhwc", marks=pytest.mark.slow)])
 TYPES = pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 
 
@@ -75,7 +76,7 @@ def test_large_means_do_not_cancel(layout):
 
 def test_the_affine_is_centred():
     x = 1e4 + _x(4, 3, 5, 5)
-    affine = torch.tensor([[1e4], [2.0], [0.5], [2.0]]).expand(4, 3).contiguous()
+    affine = torch.tensor([[1e4], [1.7], [0.5], [1.7]]).expand(4, 3).contiguous()
     truth = reference.bn_apply(x.double(), affine.double(), False)
     # x - mean is exact here; a product and a sum of size 10 are rounded. x·scale - mean·scale would be off by 1e-3.
     assert (triton.bn_apply(x, affine, False) - truth).abs().max() <= 2 * 10 * 2**-24

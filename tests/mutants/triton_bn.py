@@ -1,8 +1,8 @@
 """Bugs seeded into the Triton batch norm and stem kernels, and the test that catches each first:
 `python -m mutants.triton_bn [REGEX]`.
 
-A mutant is a copy of resnet_fused/backends/triton with one mistake. tests/interpreted/test_bn_operators.py runs on it, in
-a process of its own in which the copy is imported in the package's place. triton_bn.json has the score.
+A mutant is a copy of resnet_fused/backends/triton with one mistake. tests/interpreted/test_bn_operators.py runs on it,
+in a process of its own in which the copy is imported in the package's place. triton_bn.json has the score.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ MUTANTS = [
     TritonMutant("tile-not-cut", "tile.py", "(local < view.tile_pixels) & ", "",
                  "pixels at the end of a tile counted twice"),
     TritonMutant("tile-image", "tile.py", "row = image * view.image_stride + ", "row = ", "every image is the first"),
-    TritonMutant("tile-channels", "tile.py", "(channel < view.channels)[None, :]", "(channel <= view.channels)[None, :]",
+    TritonMutant("tile-channels", "tile.py", "(channel < view.channels)[None, :]",
+                 "(channel <= view.channels)[None, :]",
                  "a channel too many"),
     TritonMutant("last-chunk-whole", "tile.py", "tl.minimum(chunk * tl.cdiv(tiles, chunks), tiles)",
                  "chunk * tl.cdiv(tiles, chunks)", "tiles behind the last one"),
@@ -54,9 +55,12 @@ MUTANTS = [
                  "    pivot = pivot * 0", "E[x^2] - E[x]^2"),
     TritonMutant("statistics-pivot-infinite", "bn_statistics.py", "    pivot = tl.where(pivot - pivot == 0, pivot, 0)",
                  "    pivot = pivot", "the mean of an infinity is NaN"),
-    TritonMutant("statistics-tail", "bn_statistics.py", "tl.where(there, to_acc(tl.load(x + offset, mask=there)) - pivot[None, :], 0)",
-                 "to_acc(tl.load(x + offset, mask=there, other=0)) - pivot[None, :]", "what is not there counts as zeros"),
-    TritonMutant("merge-without-deltas", "bn_statistics.py", "m2 += m2_i + tl.where(there, count * delta * delta, 0)",
+    TritonMutant("statistics-tail", "bn_statistics.py",
+                 "tl.where(there, to_acc(tl.load(x + offset, mask=there)) - pivot[None, :], 0)",
+                 "to_acc(tl.load(x + offset, mask=there, other=0)) - pivot[None, :]",
+                 "what is not there counts as zeros"),
+    TritonMutant("merge-without-deltas", "bn_statistics.py",
+                 "m2 += m2_i + tl.where(there, count * delta * delta, 0)",
                  "m2 += m2_i", "wrong merge: without the means' distance"),
     TritonMutant("merge-equal-shares", "bn_statistics.py", "pixels_of_chunk(chunk, chunks, view)[:, None] / n",
                  "1.0 / chunks", "chunks of different size count alike"),
@@ -64,19 +68,24 @@ MUTANTS = [
                  "the scale is the weight"),
     TritonMutant("apply-residual-affine", "bn_apply.py", "r = apply_affine(r, z_residual)", "r = r",
                  "the residual's affine is ignored"),
-    TritonMutant("apply-relu-first", "bn_apply.py", "            value += r\n        if RELU:\n            value = zero_up_to_zero(value, value)\n",
-                 "            value = r + (zero_up_to_zero(value, value) if RELU else value)\n", "ReLU before the residual"),
-    TritonMutant("add-mask-ignored", "bn_apply.py", "if out is not None:\n            g = zero_up_to_zero", "if False:\n            g = zero_up_to_zero",
-                 "what is added is not masked"),
+    TritonMutant("apply-relu-first", "bn_apply.py",
+                 "            value += r\n        if RELU:\n            value = zero_up_to_zero(value, value)\n",
+                 "            value = r + (zero_up_to_zero(value, value) if RELU else value)\n"
+                 "        elif RELU:\n            value = zero_up_to_zero(value, value)\n",
+                 "ReLU before the residual"),
+    TritonMutant("add-mask-ignored", "bn_apply.py", "if out is not None:\n            g = ",
+                 "if False:\n            g = ", "what is added is not masked"),
     TritonMutant("sums-row-stride", "bn_backward.py", "(tl.program_id(0).to(tl.int64) * rows + row) * channels",
                  "(tl.program_id(0).to(tl.int64) + row) * channels", "partial sums overwrite each other"),
     TritonMutant("sums-wrong-operand", "bn_backward.py", "tl.fma(g, value2 - mean2, products2)",
                  "tl.fma(g, value - mean2, products2)", "x's product in x2's row"),
-    TritonMutant("sums-wrong-invstd", "bn_backward.py", "tl.load(affine2 + 3 * channels", "tl.load(affine + 3 * channels",
+    TritonMutant("sums-wrong-invstd", "bn_backward.py", "tl.load(affine2 + 3 * channels",
+                 "tl.load(affine + 3 * channels",
                  "x's invstd in x2's row"),
     TritonMutant("mask-not-stored", "bn_backward.py", "g.to(masked.dtype.element_ty)",
                  "tl.load(grad + offset, mask=there)", "the gradient is stored before its mask"),
-    TritonMutant("draw-slope", "bn_backward.py", "load_row(affine, 3, channel, channels) *", "load_row(affine, 1, channel, channels) *",
+    TritonMutant("draw-slope", "bn_backward.py", "load_row(affine, 3, channel, channels) *",
+                 "load_row(affine, 1, channel, channels) *",
                  "scale for invstd"),
     TritonMutant("draw-sign", "bn_backward.py", "tl.fma(-slope,", "tl.fma(slope,", "sign of the second mean's term"),
     TritonMutant("pool-ties", "stem_pool.py", "(value > best)", "(value >= best)", "the last of equal maxima wins"),
@@ -97,7 +106,8 @@ def mutated(mutant: TritonMutant, folder: str) -> str:
     path = package / mutant.file
     text = path.read_text()
     if text.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.name}: {mutant.file} has its text {text.count(mutant.old)} times, not once:\n{mutant.old}")
+        times = text.count(mutant.old)
+        raise LookupError(f"{mutant.name}: {mutant.file} has its text {times} times, not once:\n{mutant.old}")
     path.write_text(text.replace(mutant.old, mutant.new))
     return folder
 
@@ -122,7 +132,8 @@ def _check(folder: str | None, found) -> None:
         resnet_fused.backends.__path__.insert(0, folder)
     plugin, output = FirstFailure(), io.StringIO()
     with contextlib.redirect_stdout(output):
-        status = pytest.main(["-q", "-x", "--slow", "-p", "no:cacheprovider", "-k", "not float16", str(TESTS)], [plugin])
+        options = ["-q", "-x", "--slow", "-p", "no:cacheprovider", "-k", "not float16"]
+        status = pytest.main([*options, str(TESTS)], [plugin])
     found.send(plugin.test or (f"not run: {output.getvalue()[-200:]}" if status else None))
 
 
@@ -151,18 +162,18 @@ def main() -> int:
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     if not only and (failure := caught_by(None)):
         sys.exit(f"the kernels without a bug fail: {failure}")
-    results = []
+    caught = {r["name"]: r["caught_by"] for r in json.loads(SCORE.read_text())["results"]} if only else {}
     for mutant in MUTANTS:
         if re.search(only, mutant.name):
             with tempfile.TemporaryDirectory() as folder:
-                caught = caught_by(mutated(mutant, folder)) or SURVIVED
-            results.append({"name": mutant.name, "symptom": mutant.symptom, "caught_by": caught})
-            print(f"{mutant.name}: {caught}", flush=True)
+                caught[mutant.name] = caught_by(mutated(mutant, folder)) or SURVIVED
+            print(f"{mutant.name}: {caught[mutant.name]}", flush=True)
+    results = [{"name": mutant.name, "symptom": mutant.symptom, "caught_by": caught.get(mutant.name, SURVIVED)}
+               for mutant in MUTANTS]  # fmt: skip
     count = sum(result["caught_by"] != SURVIVED for result in results)
     print(f"{count} of {len(results)} mutants are caught")
-    if not only:
-        score = {"caught": count, "mutants": len(results), "results": results}
-        SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
+    score = {"caught": count, "mutants": len(results), "results": results}
+    SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
     return 0 if count == len(results) else 1
 
 

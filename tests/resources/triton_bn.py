@@ -18,7 +18,8 @@ from . import triton_compilation
 PATH = Path(__file__).resolve().parent / "triton.json"
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 COLUMNS = ("registers", "stack", "local", "shared", "threads", "warps", "instructions",
-           *[f"{kind}.{bits}" for kind in ("LDG", "STG") for bits in (128, 64, 32, 16, 8)], "LDL", "STL", "BAR")  # fmt: skip
+           *[f"{kind}.{bits}" for kind in ("LDG", "STG") for bits in (128, 64, 32, 16, 8)],
+           "LDL", "STL", "BAR")  # fmt: skip
 KEY = ("kernel", "case", "dtype", "layout", "arch")
 # ResNet-50's second stage, the stem for the pool: channels and pixels are multiples of 16.
 SIZE = (2, 64, 32, 32)
@@ -50,12 +51,12 @@ def _calls(dtype: str, layout: str) -> dict:
     }
 
 
-def variants() -> dict[tuple, triton_compilation.Variant]:
+def variants(configurations) -> dict[tuple, triton_compilation.Variant]:
     """By kernel, case, dtype and layout; what one case compiles as another did is one row."""
     from resnet_fused.backends.triton import launch
 
     found = {}
-    for dtype, layout in CONFIGURATIONS:
+    for dtype, layout in configurations:
         for case, call in _calls(dtype, layout).items():
             launches = []
             with launch.replaced(lambda *launched: launches.append(launched)):
@@ -67,10 +68,10 @@ def variants() -> dict[tuple, triton_compilation.Variant]:
     return found
 
 
-def rows_of(architectures=ARCHITECTURES) -> list[dict]:
+def rows_of(configurations=CONFIGURATIONS, architectures=ARCHITECTURES) -> list[dict]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for key, variant in variants().items():
+        for key, variant in variants(configurations).items():
             for arch in architectures:
                 facts = triton_compilation.facts(variant, arch, Path(folder))
                 rows.append(dict(zip(KEY, (*key, arch))) | {column: facts[column] for column in COLUMNS})

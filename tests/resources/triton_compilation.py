@@ -1,4 +1,4 @@
-"""A Triton kernel compiled ahead of time, for an architecture that is not here: its PTX, and what is known of its code."""
+"""A Triton kernel compiled ahead of time, for an architecture that is not here: its PTX, and facts of its code."""
 
 from __future__ import annotations
 

@@ -161,7 +161,8 @@ def _reduce(grad, out, x, affine, relu, x2, affine2, masked, memory_format):
 
 
 def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
-    """sums, acc [1..3, C]: sum g, and with x, x2: sum g·x̂ of each; g is grad where not (out <= 0), or not (z(x) <= 0)."""
+    """sums, acc [1..3, C]: sum g, and with x, x2: sum g·x̂ of each. With relu g is grad where not (out <= 0), or without
+    out where not (z(x) <= 0); else grad."""
     memory_format = dense.format_of(grad if x is None else x)
     return _reduce(grad, out, x, affine, relu, x2, affine2, None, memory_format)
 

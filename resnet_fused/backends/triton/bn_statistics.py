@@ -1,7 +1,7 @@
-"""Mean and M2 = sum (x - mean)^2 per channel, in two stages: every program those of its tiles, then one program per few
-channels those of all. A program's sums are of x - pivot and its square, with its first tile's mean as the pivot, so that
-nothing cancels: that tile is one of at most T about as large ones, so (pivot - mean)^2 is below T times the variance.
-Parts are merged as by Chan, Golub and LeVeque 1979 (Updating formulae and a pairwise algorithm for computing sample
+"""Mean and M2 = sum (x - mean)^2 per channel, in two stages: every program those of its tiles, then one program per
+few channels those of all. A program's sums are of x - pivot and its square, with its first tile's mean as the pivot, so
+that nothing cancels: that tile is one of at most T about as large ones, so (pivot - mean)^2 is below T times the
+variance. Parts are merged as by Chan, Golub and LeVeque 1979 (Updating formulae and a pairwise algorithm for computing sample
 variances), formula 1.5, for all parts at once, in float64.
 """
 

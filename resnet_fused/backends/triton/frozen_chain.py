@@ -13,7 +13,7 @@ GEOMETRY = 8  # stride, padding and dilation, two each; groups; whether ReLU fol
 
 
 def frozen_chain(x, weights, norms, eps, geometry, projection, identity):
-    """relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics; the projection's weight is the last."""
+    """relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics; the projection's are the last."""
 
     def run(i, operand, residual):
         weight, bias, mean, var = norms[NORM * i : NORM * (i + 1)]

@@ -49,8 +49,8 @@ def offset_of(image, pixel, channel, view):
 def stem_pool_kernel(
     x, affine, y, index, view, x_view, shape, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    """A sweep over y. Starting at 0 with no winner is ReLU and "no gradient" in one: only z > 0 or a NaN wins. The first
-    of equal maxima wins, and the last NaN, as in PyTorch.
+    """A sweep over y. Starting at 0 with no winner is ReLU and "no gradient" in one: only z > 0 or a NaN wins. The
+    first of equal maxima wins, and the last NaN, as in PyTorch.
     """
     first, end = tiles_of(view)
     channel = channels_of(BLOCK_C)
@@ -74,8 +74,8 @@ def stem_pool_kernel(
 
 @triton.jit
 def gather(grad, index, tile, channel, there, view, y_view, shape, BLOCK_P: tl.constexpr):
-    """The gradient that the pixels of a tile of x receive. Row h of x is in the windows of row h / 2 of y, at place 1 (h
-    even) or 2 (h odd), and for odd h in those of the row behind it, at place 0; columns likewise.
+    """The gradient that the pixels of a tile of x receive. Row h of x is in the windows of row h / 2 of y, at place 1
+    (h even) or 2 (h odd), and for odd h in those of the row behind it, at place 0; columns likewise.
     """
     image, h, w = pixels_of(tile, view, shape.width, BLOCK_P)
     g = to_acc(tl.zeros(there.shape, grad.dtype.element_ty))
@@ -152,7 +152,7 @@ def _shape(x_size, y_size) -> StemShape:
 
 
 def stem_pool(x, affine):
-    """MaxPool 3×3/2, padding 1, of relu(z(x)) → y, index: uint8 like y, the winner's place 0…8 in its window, or 255."""
+    """MaxPool 3×3/2, padding 1, of relu(z(x)) → y, index: uint8 like y, the winner's place 0…8 in a window, or 255."""
     dense.check_activation(x)
     dense.check_rows(affine, 4, x, "affine")
     memory_format = dense.format_of(x)
@@ -172,7 +172,8 @@ def _check(grad, index, input_size, x, affine):
     dense.check_activation(grad)
     size = torch.Size((*input_size[:2], _pooled(input_size[2]), _pooled(input_size[3])))
     if index.dtype != torch.uint8 or index.device != grad.device:
-        raise RuntimeError(f"expected index to have dtype torch.uint8 on {grad.device}, but got {index.dtype} on {index.device}")
+        got = f"{index.dtype} on {index.device}"
+        raise RuntimeError(f"expected index to have dtype torch.uint8 on {grad.device}, but got {got}")
     if grad.shape != size or index.shape != size:
         raise RuntimeError(
             f"grad and index should have size {list(size)}, but got {list(grad.shape)} and {list(index.shape)}"
@@ -194,7 +195,8 @@ def stem_pool_backward_reduce(grad, index, x, affine):
     sweep, y_view = _sweep(size, memory_format, grad.dtype), _sweep(grad.shape, memory_format, grad.dtype).view
     partial = grad.new_empty(sweep.chunks, rows, C, dtype=torch.float64)
     launch(
-        stem_pool_backward_reduce_kernel, sweep.grid, dense.dense(grad, memory_format), dense.dense(index, memory_format),
+        stem_pool_backward_reduce_kernel, sweep.grid,
+        dense.dense(grad, memory_format), dense.dense(index, memory_format),
         dense.dense(x, memory_format), affine if rows == 2 else None, partial, sweep.view, y_view,
         _shape(size, grad.shape), **sweep.blocks,
     )  # fmt: skip
@@ -212,8 +214,8 @@ def stem_pool_backward_apply(grad, index, input_size, x, affine, means):
         sweep, y_view = _sweep(y.shape, memory_format, grad.dtype), _sweep(grad.shape, memory_format, grad.dtype).view
         launch(
             stem_pool_backward_apply_kernel, sweep.grid, dense.dense(grad, memory_format),
-            dense.dense(index, memory_format), dense.dense(x, memory_format), None if x is None else dense.dense(affine),
-            None if x is None else dense.dense(means), y, sweep.view, y_view, _shape(y.shape, grad.shape),
+            dense.dense(index, memory_format), dense.dense(x, memory_format),
+            None if x is None else dense.dense(affine), None if x is None else dense.dense(means), y, sweep.view, y_view, _shape(y.shape, grad.shape),
             **sweep.blocks,
         )  # fmt: skip
     return y

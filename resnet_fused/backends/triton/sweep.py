@@ -12,7 +12,7 @@ from typing import NamedTuple
 WARP = 32
 WARPS = 8  # of a program; two of them fit a multiprocessor, and ptxas need not spill to make it more
 REGISTERS = 65536 // (2 * WARPS * WARP)
-THREAD_BYTES = 32  # a thread's share of a tile in the accumulation dtype: 8 elements, 16 bytes of a 16-bit type; 4 of float64
+THREAD_BYTES = 32  # a thread's share of a tile in the accumulation dtype: 8 elements, which are 16 bytes of float16
 MOST_CHANNELS = 64  # of a tile, channels last: 128 bytes of a 16-bit type are whole cache lines
 FEWEST_CHANNELS = 16
 FEWEST_PIXELS = 64
