@@ -4,7 +4,13 @@
     tile.py, element.py the same on the device: a program's tiles; a tile's elements
     bn_statistics.py, bn_apply.py, bn_backward.py, stem_pool.py
                         kernels and the operators that launch them; a kernel has the name of its twin in csrc/cuda
-    conv.py             which convolution runs; conv_library.py: the library's with our passes around it
+    conv_tile.py, conv_prologue.py, conv_epilogue.py
+                        what the convolutions' kernels are made of
+    conv_fprop.py, conv_dgrad.py, conv_wgrad.py
+                        the kernels, and how they are launched
+    conv_plan.py, tuning.py
+                        the tilings, a problem's tiles by one of them, and which one it is
+    conv.py             the convolutions' operators; conv_library.py: the library's with our passes around it
     dense.py, launch.py tensors as the kernels want them; the one place where kernels are started
 
 Equations, shapes and dtypes are those of resnet_fused.ops. Results are the same bits every time: sums are taken in two
