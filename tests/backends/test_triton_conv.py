@@ -21,8 +21,8 @@ from resnet_fused import ops
 pytest.importorskip("triton")
 
 from resnet_fused.backends import triton  # noqa: E402
-from resnet_fused.backends.triton import conv, conv_plan, launch  # noqa: E402
-from resnet_fused.backends.triton.conv_plan import Tiling  # noqa: E402
+from resnet_fused.backends.triton import conv, conv_plan, launch, tuning  # noqa: E402
+from resnet_fused.backends.triton.conv_plan import Device, Tiling  # noqa: E402
 
 reference = ops.get("reference")
 TESTS = Path(__file__).resolve().parents[1]
@@ -226,6 +226,36 @@ def test_what_is_launched(mode, expected):
     """Everything around a convolution is in its kernel; sums over tiles and splits are merged in a second one."""
     names = _kernels(lambda: draw_case(mode, WHOLE, torch.float16).run(triton))
     assert [name.removesuffix("_kernel") for name in names] == expected
+
+
+def test_the_tiling_that_was_measured_runs(monkeypatch, tmp_path):
+    """The operator asks its device's table, and measures whole launches: all outputs of all of a tiling's kernels."""
+    tuner = tuning.Tuner("Test GPU", folder=tmp_path, shipped=tmp_path)
+    monkeypatch.setattr(conv, "device_of", lambda device: (Device(80, 108, 163 << 10), "Test GPU"))
+    monkeypatch.setattr(conv, "tuner", {"Test GPU": tuner}.__getitem__)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    fastest, measured, launched = (64, 64, 32), [], []
+
+    def seconds_of(run, device):
+        launched.clear()
+        run()
+        measured.append([kernel for kernel, _ in launched])
+        return 1.0 if launched[0][1] == fastest else 2.0
+
+    def record(kernel, grid, arguments, options):
+        launched.append((kernel.__name__, tuple(options.get(name) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))))
+
+    monkeypatch.setattr(tuning, "seconds_of", seconds_of)
+    case = draw_case("fprop_prologue", ConvProblem("tuned", 8, 64, 28, 28, 128, 3, 3, (1, 1), (1, 1)), torch.float16)
+    with launch.replaced(record):
+        case.run(triton)
+        assert len(measured) > 2
+        assert all(kernels == ["conv_fprop_kernel", "conv_statistics_kernel"] for kernels in measured)
+        count = len(measured)
+        launched.clear()
+        case.run(triton)
+    assert len(measured) == count and launched[0] == ("conv_fprop_kernel", fastest)
+    assert [tuple(t[:3]) for t in tuning.read_table(tuner.path, "Test GPU").values()] == [fastest]
 
 
 @pytest.mark.parametrize("dtype, layout", [(torch.float64, LAST), (torch.float32, torch.contiguous_format)], ids=str)

@@ -44,7 +44,8 @@ class Conv(NamedTuple):
     shape: ConvShape
     math: str
     device: Device
-    name: str  # of the kind of device, for its tables
+    name: str | None  # of the kind of device, for its tables
+    where: torch.device
 
     def arguments(self, grid: Grid) -> tuple:
         return kernel_arguments(self.shape, grid)
@@ -91,10 +92,10 @@ def shape_of(x: Tensor, weight: Tensor, stride, padding, dilation, groups) -> Co
 
 
 @functools.cache
-def device_of(device: torch.device) -> tuple[Device, str]:
-    """What tiles depend on, and the name of its kind. Without a GPU an A100's, whose kernels the tests emulate."""
+def device_of(device: torch.device) -> tuple[Device, str | None]:
+    """What tiles depend on, and the name of its kind. For the CPU an A100's, whose kernels the tests emulate."""
     if device.type != "cuda":
-        return Device(80, 108, 163 << 10), "emulated"
+        return Device(80, 108, 163 << 10), None
     properties = torch.cuda.get_device_properties(device)
     shared = triton.runtime.driver.active.utils.get_device_properties(device.index)["max_shared_mem"]
     return Device(10 * properties.major + properties.minor, properties.multi_processor_count, shared), properties.name
@@ -109,7 +110,7 @@ def conv_of(x: Tensor, weight: Tensor, stride, padding, dilation, groups) -> Con
     shape = shape_of(x, weight, stride, padding, dilation, groups)
     if shape is None or unsupported(shape):
         return None
-    return Conv(shape, math_of(x.dtype, torch.backends.cudnn.allow_tf32), *device_of(x.device))
+    return Conv(shape, math_of(x.dtype, torch.backends.cudnn.allow_tf32), *device_of(x.device), x.device)
 
 
 @functools.cache
@@ -120,11 +121,13 @@ def tuner(name: str) -> tuning.Tuner:
 def _run(kind: str, conv: Conv, operands: int, variant: dict, launch_with) -> None:
     """launch_with(tiling), of the tiling that tables, measurement or a guess say. `variant`: tensors by their names."""
     candidates = tilings(kind, conv.math, conv.shape, conv.device, operands)
+    if conv.name is None:
+        return launch_with(candidates[0])
     names = " ".join(name for name, tensor in variant.items() if tensor is not None)
     key = tuning.key_of(kind, conv.math, conv.shape, names)
 
     def seconds(tiling):
-        return tuning.seconds_of(lambda: launch_with(tiling))
+        return tuning.seconds_of(lambda: launch_with(tiling), conv.where)
 
     launch_with(tuner(conv.name).choose(key, candidates, seconds))
 

@@ -140,9 +140,10 @@ def may_measure() -> bool:
     return torch.backends.cudnn.benchmark and not capturing
 
 
-def seconds_of(run: Callable[[], None]) -> float:
+def seconds_of(run: Callable[[], None], device: torch.device) -> float:
     """Median time of a launch; infinite where the device has not the resources."""
     try:
-        return triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median") / 1e3
+        with torch.cuda.device(device):
+            return triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median") / 1e3
     except triton.runtime.errors.OutOfResources:
         return float("inf")
