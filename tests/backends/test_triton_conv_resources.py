@@ -12,6 +12,7 @@ SAMPLE = [
     table.Key("dgrad", "half", (64, 64, 32, 4, 3), "sm_100"),
     table.Key("wgrad", "tf32", (64, 64, 32, 4, 3), "sm_80"),
     table.Key("fprop_residual", "float32", (64, 64, 16, 4, 2), "sm_120"),
+    table.Key("statistics", "half", (), "sm_90"),
 ]
 
 

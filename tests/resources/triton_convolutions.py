@@ -25,9 +25,9 @@ COLUMNS = ("registers", "stack", "local", "shared", "blocks", "HMMA", "LDGSTS.12
 
 
 class Key(NamedTuple):
-    case: str  # of CASES: the prologue and epilogue that need most
+    case: str  # of CASES, the prologue and epilogue that need most; or of MERGES
     math: str
-    tiling: tuple
+    tiling: tuple  # () of MERGES
     arch: str
 
 
@@ -40,7 +40,8 @@ def _launches(case: str, math: str, tiling) -> list:
     def tensor(*size):
         return torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
 
-    x, weight, y = tensor(2, 64, 14, 14), tensor(128, 64, 3, 3), tensor(2, 128, 14, 14)
+    N = 16 if case == "splits" else 2  # enough pixels to be split
+    x, weight, y = tensor(N, 64, 14, 14), tensor(128, 64, 3, 3), tensor(N, 128, 14, 14)
     affine_x, affine, means = torch.empty(4, 64), torch.empty(4, 128), torch.empty(2, 128)
     geometry = ([1, 1], [1, 1], [1, 1], 1)
     backward = (y, y, y, affine, means, True, x, weight, *geometry, affine_x, True)
@@ -55,13 +56,14 @@ def _launches(case: str, math: str, tiling) -> list:
     conv.tilings, torch.backends.cudnn.allow_tf32 = lambda *_: (tiling,), math == "tf32"
     try:
         with launch.replaced(lambda *arguments: found.append(arguments)):
-            calls[case]()
+            calls[MERGES.get(case, case)]()
     finally:
         conv.tilings, torch.backends.cudnn.allow_tf32 = before
     return found
 
 
 CASES = ("fprop", "fprop_residual", "dgrad", "wgrad")
+MERGES = {"statistics": "fprop", "sums": "dgrad", "splits": "wgrad"}  # the second kernels, and after which they run
 
 
 def kind_of(case: str) -> str:
@@ -78,17 +80,21 @@ def keys() -> Iterator[Key]:
                 device = conv_plan.Device(int(arch[3:]), 100, SHARED[arch] << 10)
                 for tiling in conv_plan.possible_tilings(kind_of(case), math, device, 3 if "grad" in case else 1):
                     yield Key(case, math, tuple(tiling), arch)
+    for case in MERGES:
+        for arch in ARCHITECTURES:
+            yield Key(case, "half", (), arch)
 
 
 def row_of(key: Key) -> dict:
-    from resnet_fused.backends.triton.conv_plan import Tiling
+    from resnet_fused.backends.triton.conv_plan import TILINGS, Tiling
 
-    kernel, _, arguments, options = _launches(key.case, key.math, Tiling(*key.tiling))[0]
+    tiling = Tiling(*key.tiling) if key.tiling else TILINGS[key.math][-1]
+    kernel, _, arguments, options = _launches(key.case, key.math, tiling)[key.case in MERGES]
     variant = triton_compilation.variant_of(kernel, arguments, options)
     with tempfile.TemporaryDirectory() as folder:
         facts = triton_compilation.facts(variant, key.arch, Path(folder))
     ptx = triton_compilation.compiled(variant, key.arch).asm["ptx"]
-    matrix = next(name for name in MATRIX if name in ptx)
+    matrix = next((name for name in MATRIX if name in ptx), None)
     found = {"tiling": list(key.tiling), "matrix": matrix} | {column: facts[column] for column in COLUMNS}
     return key._asdict() | found
 
@@ -107,24 +113,31 @@ def write(rows: list[dict]) -> None:
 
 def broken(rows) -> list[str]:
     """A line for each row that must not be shipped: spills, no tensor cores, narrow copies, too much memory."""
-    from resnet_fused.backends.triton import conv_plan
-
     lines = []
     for row in rows:
-        wanted = {"sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma"}.get(row["arch"], "mma.sync")
-        if row["math"] == "float32":
-            wanted = "fma.rn.f32"
-        elif row["tiling"][0] < 64:  # a warpgroup multiplies 64 rows
-            wanted = "mma.sync"
-        tensors = 3 if "grad" in row["case"] else 1
-        bound = conv_plan.shared_bytes(row["math"], conv_plan.Tiling(*row["tiling"]), tensors)
         wrong = [f"{column} is {row[column]}" for column in ("stack", "local") if row[column]]
-        wrong += [f"{row['matrix']} instead of {wanted}"] * (row["matrix"] != wanted)
-        wrong += ["no asynchronous copies of 16 bytes"] * (row["LDGSTS.128"] == 0)
-        wrong += [f"{row['shared']} bytes of shared memory, more than {bound}"] * (row["shared"] > bound)
+        if row["case"] not in MERGES:
+            wrong += _of_product(row)
         if wrong:
             lines.append(f"{row['case']} {row['math']} {list(row['tiling'])} {row['arch']}: {', '.join(wrong)}")
     return lines
+
+
+def _of_product(row: dict) -> list[str]:
+    """What is wrong with the kernel of a convolution."""
+    from resnet_fused.backends.triton import conv_plan
+
+    wanted = {"sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma"}.get(row["arch"], "mma.sync")
+    if row["math"] == "float32":
+        wanted = "fma.rn.f32"
+    elif row["tiling"][0] < 64:  # a warpgroup multiplies 64 rows
+        wanted = "mma.sync"
+    bound = conv_plan.shared_bytes(row["math"], conv_plan.Tiling(*row["tiling"]), 3 if "grad" in row["case"] else 1)
+    return [
+        *[f"{row['matrix']} instead of {wanted}"] * (row["matrix"] != wanted),
+        *["no asynchronous copies of 16 bytes"] * (row["LDGSTS.128"] == 0),
+        *[f"{row['shared']} bytes of shared memory, more than {bound}"] * (row["shared"] > bound),
+    ]
 
 
 def main() -> int:
