@@ -41,5 +41,7 @@ def test_imports_only_what_is_below(path):
         root, _, rest = name.partition(".")
         if root == "resnet_fused":
             assert rest.split(".")[0] in allowed, f"{path.name} imports {name}"
+        elif root == "triton":
+            assert path.is_relative_to(PACKAGE / "backends" / "triton"), f"{path.name} imports {name}"
         elif root not in ("torch", "torchvision"):
             assert root in sys.stdlib_module_names, f"{path.name} imports {name}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+
 import torch
 
 from resnet_fused import _ext
@@ -15,11 +18,19 @@ def available() -> dict[str, str | None]:
     return {
         "reference": None,
         "cpu": _ext.cpu_unavailable_reason(),
-        "triton": "This version has no Triton kernels yet; use backend='cpu' or eager PyTorch on the GPU.",
+        "triton": _triton_unavailable_reason(),
         "cuda": _ext.cuda_unavailable_reason()
         or (None if torch.cuda.is_available() else "The CUDA extension is built, but PyTorch finds no GPU it can use here."),
         "library": _ext.cpu_unavailable_reason(),
     }
+
+
+def _triton_unavailable_reason() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: run `pip install triton`."
+    if not torch.cuda.is_available() or torch.version.cuda is None:
+        return "Triton is installed, but PyTorch finds no NVIDIA GPU it can use here."
+    return None
 
 
 _registered = {"reference": reference}
@@ -41,4 +52,6 @@ def get(name: str):
 
 def _namespace(name: str):
     """Compiled operators; those of "library" convolve by PyTorch's libraries, with our passes around them."""
+    if name == "triton":  # imported when it is used: that takes longer than all of this package
+        return importlib.import_module("resnet_fused.backends.triton")
     return torch.ops.resnet_fused_library if name == "library" else torch.ops.resnet_fused

@@ -4,39 +4,14 @@ import functools
 
 import pytest
 import torch
+from conv_checks import CONV_MODES, TILES, check_integers, check_oracle
 from cuda_conv import CudaConvolutions
-from cuda_conv_checks import check_integers
 from emulator.library import SCHEDULES
-from operator_cases import MODES, make_case
+from operator_cases import make_case
 from problems import CONVS, ConvProblem
-from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
+from tolerance import assert_bit_equal
 
-from resnet_fused import ops
-
-reference = ops.get("reference")
 CHANNELS_LAST = torch.channels_last
-CONV_MODES = [
-    mode
-    for mode in MODES
-    if mode.startswith(("fprop", "backward", "dgrad", "wgrad"))
-    and mode not in ("backward_nothing", "backward_apply", "backward_apply_relu", "backward_apply_out")
-]
-
-# What ragged tiles, pieces of 16 bytes and the pipeline have to address, beside the table shared with the CPU.
-TILES = (
-    ConvProblem("pieces", 2, 40, 9, 11, 72, 3, 3, padding=(1, 1)),  # chunks of two taps, tiles of both groups' ends
-    ConvProblem("pieces_s2", 2, 24, 9, 10, 40, 3, 3, (2, 2), (1, 1)),
-    ConvProblem("pieces_dilated_s2", 1, 16, 13, 12, 24, 3, 3, (2, 3), (2, 1), (2, 3)),
-    ConvProblem("pieces_coprime", 1, 16, 13, 12, 24, 3, 3, (3, 2), (2, 3), (2, 3)),  # the first tap strides away
-    ConvProblem("pieces_dilated", 1, 32, 12, 9, 16, 3, 2, (1, 1), (3, 2), (3, 2)),
-    ConvProblem("pieces_groups", 2, 48, 7, 8, 96, 3, 3, (1, 1), (1, 1), (1, 1), 3),
-    ConvProblem("pieces_wide", 1, 136, 6, 7, 264, 1, 1),
-    ConvProblem("many_pixels", 3, 8, 17, 23, 136, 1, 1, (1, 1)),
-    ConvProblem("large_filter", 1, 8, 14, 15, 8, 11, 9, (2, 1), (5, 4)),
-    ConvProblem("batch_1_deep", 1, 264, 5, 5, 72, 3, 3, (1, 1), (1, 1)),
-    ConvProblem("unread", 2, 16, 9, 10, 24, 1, 1, (3, 2)),
-    ConvProblem("results_alone", 2, 5, 7, 6, 16, 3, 3, (1, 1), (1, 1)),  # pieces of y, but none of x
-)
 PROBLEMS = (*CONVS, *TILES)
 EVERYDAY = ("stem", "3x3_s2", "odd_channels", "pieces", "pieces_s2", "pieces_groups", "pixels_unread")
 EVERYDAY_MODES = ("fprop_prologue", "fprop_residual_affine", "backward_everything", "backward_bn")
@@ -75,12 +50,7 @@ def test_integers(cuda_conv_library, problem, mode, dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_against_float64(cuda_conv_library, problem, mode, dtype):
     dtype, _ = DTYPES[dtype]
-    case = draw_case(mode, problem, dtype, False)
-    ours, theirs = case.run(CudaConvolutions(cuda_conv_library)), case.run(reference)
-    for i, (a, b, c) in enumerate(zip(ours, theirs, case.double().run(reference))):
-        # Of few elements the largest rounding error is itself random: half an ulp of the result, which both round to.
-        stored = rounded_terms(case, ours[0], c) if c.dim() == 2 else stored_rounding(dtype, c, 1)
-        assert_oracle(a, b, c, case.length, f"result {i}", stored=stored)
+    check_oracle(CudaConvolutions(cuda_conv_library), draw_case(mode, problem, dtype, False), dtype)
 
 
 LARGE, MIDDLE, SMALL = range(3)  # TileChoice

@@ -22,9 +22,10 @@ CXX = (os.environ.get("CXX") or shutil.which("g++") or "").split()
 CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-g1"]
 # -Og: kernels run as fast as with -O1, and compile in half the time.
 TRANSLATED_FLAGS = ["-Og", "-w", "-fvisibility=hidden", "-fno-exceptions"]
-RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
-RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "cudart", "cudart_device", "fault",
-                 "fiber", "kernel_access", "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fno-semantic-interposition"]
+RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "fault", "fiber", "kernel_access",
+                 "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+CUDART_FILES = ["cudart", "cudart_device"]  # for launchers that nvcc compiled
 # PTX for sm_80 and no machine code.
 NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
 SANITIZERS = {
@@ -34,13 +35,13 @@ SANITIZERS = {
 }
 
 
-def why_not() -> str | None:
-    """Why nothing can be built here, or None."""
+def why_not(nvcc=True) -> str | None:
+    """Why nothing can be built here, or None. `nvcc`: of .cu files."""
     if os.uname().machine != "x86_64":
         return "the emulator switches stacks on x86-64 only"
     if not CXX:
         return "no C++ compiler was found (set CXX)"
-    if not shutil.which("nvcc"):
+    if nvcc and not shutil.which("nvcc"):
         return "nvcc is not on PATH"
     return None
 
@@ -79,17 +80,40 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
-    runtime_flags = [*CXX_FLAGS, *RUNTIME_FLAGS, *macros, "-isystem", str(cuda_include())]
+    runtime_flags = [*CXX_FLAGS, *RUNTIME_FLAGS, *macros]
+    cudart_flags = [*runtime_flags, "-isystem", str(cuda_include())]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
         flags = [*_fast_fma(), *sanitizer, *macros]
         kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, flags, edit_ptx) for source in cuda_sources]
         host = [pool.submit(_object, Path(source), [*CXX_FLAGS, *cxx_flags]) for source in cxx_sources]
         runtime = [pool.submit(_runtime_object, file, runtime_flags, sanitizer) for file in RUNTIME_FILES]
+        runtime += [pool.submit(_runtime_object, file, cudart_flags, sanitizer) for file in CUDART_FILES]
         objects = [path for future in kernels for path in future.result()]
         objects += [future.result() for future in [*host, *runtime]]
     exports = RUNTIME / "exports.map"
-    link = ["-shared", *sanitizer, f"-Wl,--version-script={exports},-Bsymbolic,-z,noexecstack", *link_flags]
-    key = digest(CXX, link, exports.read_text(), *[digest(path.read_bytes()) for path in objects])
+    return _linked(name, objects, [f"-Wl,--version-script={exports}", *sanitizer, *link_flags], exports.read_text())
+
+
+def runtime_library() -> Path:
+    """The emulator's runtime alone, for kernels of ptx_library: one for all of them, with the stacks of its fibers."""
+    with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
+        objects = list(pool.map(lambda file: _runtime_object(file, [*CXX_FLAGS, *RUNTIME_FLAGS], []), RUNTIME_FILES))
+    return _linked("runtime", objects, [])
+
+
+def ptx_library(name: str, ptx: str) -> Path:
+    """The kernels of a PTX module, which are there for Emulated(runtime_library()).launch once this library is loaded.
+
+    No two kernels of a process may have the same name.
+    """
+    objects = _translated_objects(name, f"{name}.ptx", ptx, _fast_fma())
+    return _linked(name, objects, [str(runtime_library())])
+
+
+def _linked(name: str, objects: list[Path], flags, *parts) -> Path:
+    """`parts`: what else the library depends on."""
+    link = ["-shared", "-Wl,-Bsymbolic,-z,noexecstack", *flags]
+    key = digest(CXX, link, *parts, *[digest(path.read_bytes()) for path in objects])
     target = BUILD / f"{name}-{key}.so"
     with alone(target):
         if not target.exists():
@@ -148,14 +172,17 @@ def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
     ptx = (compiled / f"{source.stem}.ptx").read_text()
     if edit_ptx:
         ptx = edit_ptx(source.name, ptx)
+    return [compiled / "object.o", *_translated_objects(compiled.name, source.name, ptx, flags)]
+
+
+def _translated_objects(name: str, source: str, ptx: str, flags) -> list[Path]:
     key = digest(ptx, *[path.read_bytes() for path in sorted(HERE.rglob("*.py"))])
 
     def write_translation(folder):
-        for number, text in enumerate(translate(ptx, source.name)):
-            (folder / f"{source.stem}_{number}.cpp").write_text(text)
+        for number, text in enumerate(translate(ptx, source)):
+            (folder / f"{Path(source).stem}_{number}.cpp").write_text(text)
 
-    translated = made(BUILD / "translated" / compiled.name, key, write_translation)
+    translated = made(BUILD / "translated" / name, key, write_translation)
     flags = [*CXX_FLAGS, *TRANSLATED_FLAGS, *flags, "-I", str(RUNTIME)]
     with ThreadPoolExecutor() as pool:
-        objects = list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))
-    return [compiled / "object.o", *objects]
+        return list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))

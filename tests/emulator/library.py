@@ -19,6 +19,13 @@ class Emulated:
         self.functions.emulator_unguard.argtypes = [ctypes.c_void_p]
         self.functions.emulator_set_schedule.argtypes = [ctypes.c_char_p, ctypes.c_uint64]
 
+    def launch(self, kernel: str, grid, threads, shared_bytes: int, arguments) -> None:
+        """A kernel by its name in the PTX; arguments are ctypes' numbers. Raises RuntimeError with the message."""
+        pointers = (ctypes.c_void_p * len(arguments))(*[ctypes.addressof(argument) for argument in arguments])
+        sizes = [(ctypes.c_uint32 * 3)(*extent, *[1] * (3 - len(extent))) for extent in (grid, threads)]
+        if self.functions.emulator_launch(kernel.encode(), *sizes, ctypes.c_size_t(shared_bytes), pointers):
+            raise RuntimeError(self.last_error())
+
     def last_error(self) -> str | None:
         """What went wrong in the last launch that failed. Asking clears it."""
         message = self.functions.emulator_last_error()

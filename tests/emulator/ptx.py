@@ -1,4 +1,4 @@
-"""Parses what nvcc writes as PTX. https://docs.nvidia.com/cuda/parallel-thread-execution/"""
+"""Parses what nvcc and Triton write as PTX. https://docs.nvidia.com/cuda/parallel-thread-execution/"""
 
 import re
 from dataclasses import dataclass, field

@@ -6,8 +6,8 @@ Each problem is the smallest that has what its comment says; all fit the tile th
 import itertools
 
 import torch
+from conv_checks import check_integers, reference
 from csrc.cuda_conv import CudaConvolutions
-from csrc.cuda_conv_checks import check_integers, reference
 from emulator.library import SCHEDULES
 from operator_cases import make_case
 from problems import ConvProblem

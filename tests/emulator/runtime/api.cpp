@@ -47,6 +47,21 @@ int emulator_set_schedule(const char* schedule, uint64_t seed) {
   return 0;
 }
 
+int emulator_launch(const char* kernel, const uint32_t* grid, const uint32_t* threads, size_t dynamic_shared_bytes,
+                    void** arguments) {
+  const emulator::Entry* entry = emulator::find_entry(kernel);
+  if (!entry) {
+    emulator::set_last_error(std::string("no kernel is called ") + kernel);
+    return 1;
+  }
+  const emulator::LaunchShape shape = {
+      {grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, dynamic_shared_bytes};
+  std::string error = emulator::why_refused(*entry, shape);
+  error = error.empty() ? emulator::launch(*entry, shape, arguments) : emulator::readable(kernel) + ": " + error;
+  emulator::set_last_error(error);
+  return !error.empty();
+}
+
 void emulator_set_counting(int enabled) {
   emulator::set_counting(enabled != 0);
 }

@@ -53,29 +53,15 @@ cudaError_t no_kernel() {
 }
 
 // What a driver refuses.
-std::string why_refused(const Entry& entry, const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_bytes) {
-  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
-    return "the grid is " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
-           ", but at least 1 and at most 2147483647 x 65535 x 65535 are possible";
-  }
-  if (threads == 0 || threads > kThreadsPerBlock || block.z > 64) {
-    return "a block has " + std::to_string(threads) + " threads, but at least 1 and at most 1024 (64 along z) may be";
-  }
-  if (entry.max_threads && threads > entry.max_threads) {
-    return "a block has " + std::to_string(threads) + " threads, but __launch_bounds__ is " +
-           std::to_string(entry.max_threads);
-  }
-  const size_t shared_bytes = entry.static_shared_bytes + dynamic_bytes;
+std::string why_refused(const Entry& entry, const Kernel& kernel, const emulator::LaunchShape& shape) {
+  const std::string refused = emulator::why_refused(entry, shape);
+  const size_t shared_bytes = entry.static_shared_bytes + shape.dynamic_shared_bytes;
   const size_t raised = kernel.max_dynamic_shared_bytes < 0 ? 0 : kernel.max_dynamic_shared_bytes;
-  if (shared_bytes > kSharedBytesPerBlock && dynamic_bytes > raised) {
+  if (refused.empty() && shared_bytes > kSharedBytesPerBlock && shape.dynamic_shared_bytes > raised) {
     return std::to_string(shared_bytes) + " bytes of shared memory are more than the 49152 that a kernel has without " +
            "cudaFuncAttributeMaxDynamicSharedMemorySize, which is " + std::to_string(raised) + " here";
   }
-  if (shared_bytes > kSharedBytesPerBlockOptIn) {
-    return std::to_string(shared_bytes) + " bytes of shared memory are more than the 166912 of a block";
-  }
-  return "";
+  return refused;
 }
 
 cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic_bytes) {
@@ -84,11 +70,11 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments
   if (!entry) {
     return no_kernel();
   }
-  const std::string refused = why_refused(*entry, *kernel, grid, block, dynamic_bytes);
+  const emulator::LaunchShape shape = {{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, dynamic_bytes};
+  const std::string refused = why_refused(*entry, *kernel, shape);
   if (!refused.empty()) {
     return failed(cudaErrorInvalidValue, emulator::readable(kernel->name) + ": " + refused);
   }
-  const emulator::LaunchShape shape = {{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, dynamic_bytes};
   const std::string error = emulator::launch(*entry, shape, arguments);
   return error.empty() ? cudaSuccess : failed(cudaErrorLaunchFailure, error);
 }

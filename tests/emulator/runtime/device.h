@@ -5,14 +5,17 @@
 
 #include <string>
 
+#include "launch.h"
+
 namespace emulator {
 
 namespace device {
 constexpr int kMultiprocessors = 108;
 constexpr int kSharedBytesPerMultiprocessor = 164 << 10;
 constexpr int kSharedBytesPerBlock = 48 << 10;  // unless the kernel asks for more
-constexpr int kSharedBytesPerBlockOptIn = 163 << 10;
-constexpr int kThreadsPerBlock = 1024, kThreadsPerMultiprocessor = 2048, kWarp = 32;
+constexpr int kSharedBytesPerBlockOptIn = static_cast<int>(emulator::kSharedBytesPerBlockOptIn);
+constexpr int kThreadsPerBlock = static_cast<int>(emulator::kThreadsPerBlock);
+constexpr int kThreadsPerMultiprocessor = 2048, kWarp = 32;
 }  // namespace device
 
 // Keeps the error for cudaGetLastError and the message for emulator_last_error.

@@ -18,6 +18,10 @@ void emulator_unguard(const void* begin);
 // as they may, and a warp runs as far ahead of the others as it can. Nonzero for any other name.
 int emulator_set_schedule(const char* schedule, uint64_t seed);
 
+// Launches a kernel by its name in the PTX, as cudaLaunchKernel does by its function. Nonzero if it failed.
+int emulator_launch(const char* kernel, const uint32_t* grid, const uint32_t* threads, size_t dynamic_shared_bytes,
+                    void** arguments);
+
 // Counts memory accesses from here on, or no longer. The counts of all launches by kernel, as JSON; valid until asked
 // again.
 void emulator_set_counting(int enabled);

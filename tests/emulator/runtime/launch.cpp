@@ -122,6 +122,27 @@ const ModuleVariable* find_variable(const char* name) {
   return found == table<const ModuleVariable*>().end() ? nullptr : found->second;
 }
 
+std::string why_refused(const Entry& entry, const LaunchShape& shape) {
+  const auto [x, y, z] = shape.grid;
+  const u64 threads = u64(shape.threads[0]) * shape.threads[1] * shape.threads[2];
+  if (x == 0 || y == 0 || z == 0 || x > 0x7fffffffu || y > 65535 || z > 65535) {
+    return "the grid is " + std::to_string(x) + " x " + std::to_string(y) + " x " + std::to_string(z) +
+           ", but at least 1 and at most 2147483647 x 65535 x 65535 are possible";
+  }
+  if (threads == 0 || threads > kThreadsPerBlock || shape.threads[2] > 64) {
+    return "a block has " + std::to_string(threads) + " threads, but at least 1 and at most 1024 (64 along z) may be";
+  }
+  if (entry.max_threads && threads > entry.max_threads) {
+    return "a block has " + std::to_string(threads) + " threads, but __launch_bounds__ is " +
+           std::to_string(entry.max_threads);
+  }
+  const u64 shared_bytes = entry.static_shared_bytes + shape.dynamic_shared_bytes;
+  if (shared_bytes > kSharedBytesPerBlockOptIn) {
+    return std::to_string(shared_bytes) + " bytes of shared memory are more than the 166912 of a block";
+  }
+  return "";
+}
+
 std::string launch(const Entry& entry, const LaunchShape& shape, void** arguments) {
   std::lock_guard<std::recursive_mutex> lock(memory_mutex());
   const std::vector<u8> parameters = pack_arguments(entry, arguments);

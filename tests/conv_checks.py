@@ -1,14 +1,38 @@
-"""What the CUDA convolutions by themselves are held to: float64's sums, rounded where the kernels round."""
+"""What the convolutions of every GPU backend are held to, and on which problems."""
 
 import types
 
 import torch
 import torch.nn.functional as F
-from tolerance import assert_bit_equal
+from operator_cases import MODES
+from problems import ConvProblem
+from tolerance import assert_bit_equal, assert_oracle, rounded_terms, stored_rounding
 
 from resnet_fused import ops
 
 reference = ops.get("reference")
+CONV_MODES = [
+    mode
+    for mode in MODES
+    if mode.startswith(("fprop", "backward", "dgrad", "wgrad"))
+    and mode not in ("backward_nothing", "backward_apply", "backward_apply_relu", "backward_apply_out")
+]
+
+# What ragged tiles, pieces of 16 bytes and the pipeline have to address, beside the table shared with the CPU.
+TILES = (
+    ConvProblem("pieces", 2, 40, 9, 11, 72, 3, 3, padding=(1, 1)),  # chunks of two taps, tiles of both groups' ends
+    ConvProblem("pieces_s2", 2, 24, 9, 10, 40, 3, 3, (2, 2), (1, 1)),
+    ConvProblem("pieces_dilated_s2", 1, 16, 13, 12, 24, 3, 3, (2, 3), (2, 1), (2, 3)),
+    ConvProblem("pieces_coprime", 1, 16, 13, 12, 24, 3, 3, (3, 2), (2, 3), (2, 3)),  # the first tap strides away
+    ConvProblem("pieces_dilated", 1, 32, 12, 9, 16, 3, 2, (1, 1), (3, 2), (3, 2)),
+    ConvProblem("pieces_groups", 2, 48, 7, 8, 96, 3, 3, (1, 1), (1, 1), (1, 1), 3),
+    ConvProblem("pieces_wide", 1, 136, 6, 7, 264, 1, 1),
+    ConvProblem("many_pixels", 3, 8, 17, 23, 136, 1, 1, (1, 1)),
+    ConvProblem("large_filter", 1, 8, 14, 15, 8, 11, 9, (2, 1), (5, 4)),
+    ConvProblem("batch_1_deep", 1, 264, 5, 5, 72, 3, 3, (1, 1), (1, 1)),
+    ConvProblem("unread", 2, 16, 9, 10, 24, 1, 1, (3, 2)),
+    ConvProblem("results_alone", 2, 5, 7, 6, 16, 3, 3, (1, 1), (1, 1)),  # pieces of y, but none of x
+)
 
 
 def rounded_once(dtype):
@@ -61,3 +85,12 @@ def check_integers(convolutions, case, dtype):
             torch.testing.assert_close(a.double(), b, rtol=4 * 2**-24, atol=4 * 2**-24 * b.abs().max().item())
         else:
             assert_bit_equal(a, b.to(a.dtype))
+
+
+def check_oracle(convolutions, case, dtype):
+    """Errors against float64 by assert_oracle's bound."""
+    ours, theirs = case.run(convolutions), case.run(reference)
+    for i, (a, b, c) in enumerate(zip(ours, theirs, case.double().run(reference))):
+        # Of few elements the largest rounding error is itself random: half an ulp of the result, which both round to.
+        stored = rounded_terms(case, ours[0], c) if c.dim() == 2 else stored_rounding(dtype, c, 1)
+        assert_oracle(a, b, c, case.length, f"result {i}", stored=stored)

@@ -1,0 +1,67 @@
+"""Whole blocks, forward and backward, with the Triton kernels' PTX emulated: outputs, gradients, running statistics, by
+the oracle bound against eager, as test_blocks_oracle.py has them for the other backends.
+"""
+
+import copy
+
+import pytest
+import torch
+import triton_emulated
+from operator_cases import FORMATS
+from test_blocks_oracle import FLOAT32_MARGIN, HALF_MARGIN, PROBLEMS, _draw, _lengths, _run, _separate
+from tolerance import assert_bit_equal, assert_oracle, stored_rounding
+
+import resnet_fused
+from resnet_fused.backends import triton
+
+pytestmark = [triton_emulated.needs_emulator, pytest.mark.slow]
+BACKEND = "triton_emulated"
+
+
+@pytest.mark.parametrize("name, layout", [("basic", "nhwc"), ("bottleneck_stride", "nchw")])
+def test_float32(name, layout):
+    module, x = _draw(PROBLEMS[name], True, FLOAT32_MARGIN)
+    module, x = module.to(memory_format=FORMATS[layout]), x.contiguous(memory_format=FORMATS[layout])
+    single = [copy.deepcopy(module).float() for _ in range(2)]
+    truth = _run(copy.deepcopy(module), x, "eager")
+    ours, theirs = _run(single[0], x.float(), BACKEND), _run(single[1], x.float(), "eager")
+    assert ours["out"].stride() == theirs["out"].stride()
+    for key in truth:
+        assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key)
+
+
+@pytest.mark.parametrize("name", ["basic_stride", "bottleneck"])
+def test_float16(name):
+    half = torch.float16
+    module, x = _draw(PROBLEMS[name], True, HALF_MARGIN, 0.3, _separate, half)
+    x = x.contiguous(memory_format=torch.channels_last)
+    lower = [copy.deepcopy(module).to(half) for _ in range(2)]
+    truth = _run(copy.deepcopy(module), x, "eager")
+    ours, theirs = _run(lower[0], x.to(half), BACKEND), _run(lower[1], x.to(half), "eager")
+    for key in truth:
+        stored = stored_rounding(half, truth[key], x.numel() // x.shape[1])
+        assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key, stored=stored)
+
+
+def test_frozen_inference():
+    module, x = _draw(PROBLEMS["bottleneck_stride"], False, FLOAT32_MARGIN)
+    x = x.contiguous(memory_format=torch.channels_last)
+    truth = _run(copy.deepcopy(module), x, "eager")
+    ours, theirs = (_run(copy.deepcopy(module).float(), x.float(), backend) for backend in (BACKEND, "eager"))
+    for key in truth:
+        assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key)
+
+
+def test_under_torch_compile(monkeypatch):
+    """The operators are not looked into: they run as without it."""
+    monkeypatch.setattr(resnet_fused.backends, "_registered", {**resnet_fused.backends._registered, "mine": triton})
+    monkeypatch.setattr("resnet_fused.backends.triton.launch._run", triton_emulated.EMULATOR.run)
+    module, x = _draw(PROBLEMS["basic"], True, FLOAT32_MARGIN)
+    module, x = module.float(), x.float().contiguous(memory_format=torch.channels_last)
+    expected = _run(copy.deepcopy(module), x, "mine")
+    leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    with resnet_fused.backend("mine"):
+        out = torch.compile(module, backend="eager")(leaf)
+    out.sum().backward()
+    assert_bit_equal(out, expected["out"])
+    assert torch.isfinite(leaf.grad).all()
