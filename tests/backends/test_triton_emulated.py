@@ -94,3 +94,20 @@ def test_what_is_out_of_bounds_is_found():
     arguments = (x, affine, None, None, too_small, plan.view)
     with pytest.raises(RuntimeError, match=r"bn_apply_kernel_\w+, block .*bn_apply.py"):
         EMULATOR.run(bn_apply_kernel, plan.grid, arguments, {"enable_fp_fusion": False, "RELU": True, **plan.blocks})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("far", ["image_stride", "channel_stride", "pixel_stride"])
+def test_offsets_are_64_bits_wide(far):
+    """Two images, channels or pixels that are 2^31 elements apart; what is between them is never touched."""
+    counts = {"images": 2, "channels": 2, "pixels": 2}
+    strides = {"image_stride": 4, "channel_stride": 2, "pixel_stride": 1} | {far: 2**31}
+    x, y = (torch.empty(2**31 + 8, dtype=torch.float16) for _ in range(2))
+    offsets = [n * strides["image_stride"] + c * strides["channel_stride"] + p * strides["pixel_stride"]
+               for n in range(2) for c in range(2) for p in range(2)]  # fmt: skip
+    x[offsets], y[offsets] = torch.arange(8).half(), torch.nan
+    affine = torch.tensor([[0.0], [2.0], [1.0], [1.0]]).expand(4, 2).contiguous()
+    view = sweep.View(**counts, **strides, tile_pixels=16)
+    options = {"enable_fp_fusion": False, "RELU": False, "BLOCK_P": 64, "BLOCK_C": 16, "num_warps": sweep.WARPS}
+    EMULATOR.run(bn_apply_kernel, (2, 1), (x, affine, None, None, y, view), options)
+    assert y[offsets].tolist() == [2 * value + 1 for value in range(8)]
