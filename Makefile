@@ -25,9 +25,9 @@ help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
 	@echo "make quick   the tests not marked slow"
-	@echo "make mutants seed bugs into the CUDA kernels and see that the tests catch each (needs nvcc, no GPU; 30 minutes)"
+	@echo "make mutants seed bugs into the CUDA and Triton kernels and see that the tests catch each (needs nvcc, no GPU; 45 minutes)"
 	@echo "make build   set up .venv and build the extensions"
-	@echo "make cubins  compile the CUDA kernels for every architecture and write tests/resources/kernels.json (needs nvcc)"
+	@echo "make cubins  compile the CUDA and Triton kernels for every architecture and write the tables in tests/resources (needs nvcc)"
 	@echo "make gpu-check   on a machine with an NVIDIA GPU: build for it, test, race (10 minutes; nothing is downloaded)"
 	@echo "make clean   remove what the build and the benchmarks left; .venv stays"
 	@echo "Options: BENCH_ARGS='--model resnet50 --mode infer' PYTEST_ARGS='-k bench' WORKERS=1 GPU_ARGS='--quick' PYTHON=python3.12 VENV=.venv"
@@ -65,9 +65,13 @@ quick: $(BUILT)
 
 mutants: $(BUILT)
 	PYTHONPATH=tests $(PY) -m mutants
+	PYTHONPATH=tests $(PY) -m mutants.triton_bn
+	PYTHONPATH=tests $(PY) -m mutants.triton_conv
 
 cubins: $(DEPENDENCIES)
 	PYTHONPATH=tests $(PY) -m resources
+	PYTHONPATH=tests $(PY) -m resources.triton_bn
+	PYTHONPATH=tests $(PY) -m resources.triton_convolutions
 
 # No .venv is made: such a machine has its own torch and may have no network.
 gpu-check:

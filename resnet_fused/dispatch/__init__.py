@@ -102,11 +102,12 @@ def _consults(device: str) -> bool:
 def _timed(device: str, wanted: tuple[str, ...], run: Callable[[], object]) -> dict[str, float]:
     def on(name: str):
         def call():
-            _trial.backend = name
+            _trial.backend, benchmark = name, torch.backends.cudnn.benchmark
+            torch.backends.cudnn.benchmark |= name == "triton"  # whose tilings are measured where this is set
             try:
                 run()
             finally:
-                _trial.backend = None
+                _trial.backend, torch.backends.cudnn.benchmark = None, benchmark
 
         return call
 

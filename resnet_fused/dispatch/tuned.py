@@ -11,24 +11,19 @@ replacing it whole, after merging what other processes wrote in the meantime.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import math
-import os
-import tempfile
 import warnings
 from pathlib import Path
+
+from resnet_fused.backends import cache
 
 SCHEMA = 1
 Times = dict[str, float]
 
 
 def default_path() -> Path:
-    folder = os.environ.get("RESNET_FUSED_CACHE")
-    if folder:
-        return Path(folder) / "tuned.json"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_fused" / "tuned.json"
+    return cache.folder() / "tuned.json"
 
 
 class TunedTable:
@@ -62,11 +57,10 @@ class TunedTable:
         """Remembers the times, in the file too; where that cannot be written, in this process alone, with a warning."""
         self.machines.setdefault(machine, {})[problem] = times
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self.path):
+            with cache.alone(self.path):
                 merged = _read(self.path)
                 merged.setdefault(machine, {})[problem] = times
-                _replace(self.path, {"schema": SCHEMA, "machines": merged})
+                cache.replace(self.path, {"schema": SCHEMA, "machines": merged})
                 self._machines = merged
         except (OSError, ValueError) as error:
             warnings.warn(f"the tuning cache {self.path} is not written: {error}", stacklevel=2)
@@ -99,22 +93,3 @@ def _checked(machines) -> dict[str, dict[str, Times]]:
     if not all(is_table(times) and times and all(map(is_time, times.values())) for times in problems):
         raise ValueError("it holds something other than times")
     return machines
-
-
-@contextlib.contextmanager
-def _alone(path: Path):
-    """Other processes that write the file wait. The lock is a file of its own: `path` itself is replaced."""
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path, content) -> None:
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise

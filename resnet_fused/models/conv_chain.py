@@ -8,7 +8,7 @@ from typing import Iterator
 import torch
 from torch import Tensor, nn
 
-from resnet_fused.modules.fused import FusedModule, _save_something
+from resnet_fused.modules.fused import FusedModule
 from resnet_fused.modules.members import ConvBN, Members, Obstacle
 
 
@@ -22,8 +22,6 @@ class ConvChain(FusedModule, nn.Sequential):
     Convolutions may have biases. Errors are eager's. Ioffe & Szegedy 2015 (Batch Normalization), section 3.2.
     """
 
-    _ran_eager = False
-
     def members(self) -> Members:
         children = list(self)
         if not children or len(children) % 3:
@@ -32,23 +30,12 @@ class ConvChain(FusedModule, nn.Sequential):
         return Members(main, tuple(children[2::3]))
 
     def eager_forward(self, x: Tensor) -> Tensor:
-        self._ran_eager = True
         return nn.Sequential.forward(self, x)
 
-    def fused_forward(self, x: Tensor) -> Tensor:
-        updated = [(conv, bn) for conv, bn in self._pairs() if _bias_moves(conv, bn) and _updates(bn)]
-        if not updated:
-            return super().fused_forward(x)
-        outer, self._ran_eager = self._ran_eager, False  # a unit that is measured calls itself
-        try:
-            out = super().fused_forward(x)
-            if not self._ran_eager:
-                for conv, bn in updated:
-                    _add_to_running_mean(bn, conv.bias)
-                _save_something()  # a checkpoint's recomputation goes as far as this, behind the last update
-        finally:
-            self._ran_eager = outer
-        return out
+    def statistics_updated(self) -> None:
+        for conv, bn in self._pairs():
+            if _bias_moves(conv, bn) and _updates(bn):
+                _add_to_running_mean(bn, conv.bias)
 
     def _pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         children = list(self)

@@ -123,8 +123,13 @@ class FusedModule(nn.Module):
             else:
                 chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity())
                 out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)))
-            _update_all(branches, statistics, sizes)
+            if _update_all(branches, statistics, sizes):
+                self.statistics_updated()
+                _save_something()
         return out
+
+    def statistics_updated(self) -> None:
+        """Called behind the update of running statistics by a fused call; for a subclass that has more to add."""
 
     def _trial(self, x: Tensor):
         """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it."""
@@ -185,14 +190,13 @@ def _tracks(branch: Branch) -> bool:
     return branch.unit.batch_stats and branch.bn.track_running_stats and branch.bn.training
 
 
-def _update_all(branches: list[Branch], statistics, sizes) -> None:
-    if all(stats is None for stats in statistics):
-        return
-    for branch, stats, (N, _, P, Q) in zip(branches, statistics, sizes):
-        if stats is not None and _tracks(branch):
+def _update_all(branches: list[Branch], statistics, sizes) -> bool:
+    """Whether there was any to update."""
+    tracking = [_tracks(branch) for branch in branches]
+    for branch, tracks, stats, (N, _, P, Q) in zip(branches, tracking, statistics, sizes):
+        if tracks:
             _update_running_statistics(branch.bn, stats, N * P * Q)
-    if any(map(_tracks, branches)):
-        _save_something()
+    return any(tracking)
 
 
 def _save_something() -> None:

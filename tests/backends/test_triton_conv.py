@@ -2,9 +2,6 @@
 
 import contextlib
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -305,15 +302,3 @@ def test_memory_formats_mixed():
     assert dw.is_contiguous() and dx.is_contiguous(memory_format=LAST)
     for a, b in zip((dx, dw), case.run(triton_emulated.OPERATORS)):
         assert_bit_equal(a, b)
-
-
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["everyday", "slow"])
-def test_by_the_interpreter(slow):
-    """tests/interpreted/test_convolutions.py, in a process in which Triton's decorators see TRITON_INTERPRET=1."""
-    which = ["--slow", "-m", "slow"] if slow else []
-    file = TESTS / "interpreted" / "test_convolutions.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout

@@ -1,4 +1,4 @@
-"""Runs tests/interpreted/test_bn_operators.py in a process where Triton's decorators see TRITON_INTERPRET=1."""
+"""Runs the files of tests/interpreted in processes where Triton's decorators see TRITON_INTERPRET=1."""
 
 import importlib.util
 import os
@@ -12,10 +12,11 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("name", ["bn_operators", "convolutions"])
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["everyday", "slow"])
-def test_by_the_interpreter(slow):
+def test_by_the_interpreter(slow, name):
     which = ["--slow", "-m", "slow"] if slow else []
-    file = TESTS / "interpreted" / "test_bn_operators.py"
+    file = TESTS / "interpreted" / f"test_{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)

@@ -1,8 +1,7 @@
 """Which tiling a convolution uses: remembered, measured or guessed.
 
 It is measured where `torch.backends.cudnn.benchmark` asks for that, as cuDNN's algorithms are. What was found is kept
-in a JSON file of the user's cache directory (RESNET_FUSED_CACHE, else XDG_CACHE_HOME/resnet_fused, else
-~/.cache/resnet_fused), one for each kind of device. Such a file, put beside this one, is a table that the package
+in a JSON file of the user's cache directory, one for each kind of device. Such a file, put beside this one, is a table that the package
 ships. Where nothing is known or measured, and under torch.use_deterministic_algorithms, which the file of another run
 must not influence, it is what a shipped table says, or the first of conv_plan.tilings. While a CUDA graph is captured
 nothing is measured.
@@ -13,13 +12,10 @@ partial sums of a tile, wgrad's splits), so all of that is measured together, by
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +23,7 @@ from pathlib import Path
 import torch
 import triton
 
+from resnet_fused.backends import cache
 from resnet_fused.backends.triton.conv_plan import TILINGS, ConvShape, Tiling
 
 FORMAT = 1
@@ -39,12 +36,6 @@ def key_of(kind: str, math: str, shape: ConvShape, variant: str) -> str:
     sizes = f"{s.N}x{s.C}x{s.H}x{s.W} {s.K}x{s.R}x{s.S}"
     pairs = " ".join(f"{a}x{b}" for a, b in (s.stride, s.padding, s.dilation))
     return f"{kind} {math} {sizes} {pairs} groups {s.groups} {variant}".rstrip()
-
-
-def cache_folder(environment=os.environ) -> Path:
-    if "RESNET_FUSED_CACHE" in environment:
-        return Path(environment["RESNET_FUSED_CACHE"])
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_fused"
 
 
 def file_name(device: str) -> str:
@@ -82,18 +73,7 @@ def _tiling(key: str, values) -> Tiling:
 
 
 def write_table(path: Path, device: str, table: dict[str, Tiling]) -> None:
-    """Readers see the file as it was or as it will be."""
-    content = {"format": FORMAT, "device": device, "kernels": kernels_version(), "tilings": table}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+    cache.replace(path, {"format": FORMAT, "device": device, "kernels": kernels_version(), "tilings": table})
 
 
 class Tuner:
@@ -101,7 +81,7 @@ class Tuner:
 
     def __init__(self, device: str, folder: Path | None = None, shipped: Path = HERE):
         self.device = device
-        self.path = (folder or cache_folder()) / file_name(device)
+        self.path = (folder or cache.folder()) / file_name(device)
         self.shipped = read_table(shipped / file_name(device), device)
         self._measured: dict[str, Tiling] | None = None
 
@@ -123,13 +103,12 @@ class Tuner:
 
     def _measure(self, key, tilings, seconds) -> Tiling:
         best = min(tilings, key=seconds)
-        # What other processes found meanwhile stays.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            on_disk = read_table(self.path, self.device)
-        self._measured = on_disk | self.measured | {key: best}
+        self._measured = self.measured | {key: best}
         try:
-            write_table(self.path, self.device, self._measured)
+            with cache.alone(self.path), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._measured = read_table(self.path, self.device) | self._measured  # what others found meanwhile stays
+                write_table(self.path, self.device, self._measured)
         except OSError as error:
             warnings.warn(f"what was measured is not kept: {error}", stacklevel=2)
         return best
