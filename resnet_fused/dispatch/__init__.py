@@ -77,8 +77,9 @@ def choose_for(
     if _measures(device) and may_measure(x):
         wanted = candidates(device, dtype, _unavailable, first_use=_measure == "auto")
         if times is None or (_measure == "always" and not times.keys() >= set(wanted)):
-            times = _timed(device, wanted, trial())
-            _table.record(machine, name, times)
+            times = _timed(device, wanted, trial()) or None
+            if times is not None:  # some candidate had memory enough
+                _table.record(machine, name, times)
     choice = choose(device, dtype, AUTO, _unavailable, times)
     if times is not None or not _measures(device):
         _choices[key] = choice
@@ -103,7 +104,8 @@ def _timed(device: str, wanted: tuple[str, ...], run: Callable[[], object]) -> d
     def on(name: str):
         def call():
             _trial.backend, benchmark = name, torch.backends.cudnn.benchmark
-            torch.backends.cudnn.benchmark |= name == "triton"  # whose tilings are measured where this is set
+            # Where this is set Triton's tilings are measured, each of which is compiled: too long unasked.
+            torch.backends.cudnn.benchmark |= name == "triton" and _measure != "auto"
             try:
                 run()
             finally:

@@ -114,6 +114,22 @@ def test_a_candidate_that_is_new_is_measured_when_asked_for(table, delays):
     assert table.times(machine, problem).keys() == {"cpu", "library", "eager"}
 
 
+def test_nothing_is_recorded_where_every_candidate_lacks_memory(table, delays, monkeypatch):
+    monkeypatch.setattr(dispatch, "measure", lambda candidates, synchronize: {})
+    with measuring("always"):
+        assert _runs(_block(), X) == [("cpu", "SIMD kernels for cpu float32")]
+    assert not table.path.exists()
+
+
+@pytest.mark.parametrize("mode, tilings", [("auto", False), ("always", True), ("again", True)])
+def test_triton_s_tilings_are_measured_when_asked_for(mode, tilings, delays, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(dispatch, "_measure", mode)
+    delays["triton"], seen = 1.0, []
+    dispatch._timed("cpu", ("triton", "eager"), lambda: seen.append(torch.backends.cudnn.benchmark))
+    assert seen == [tilings, False] and not torch.backends.cudnn.benchmark
+
+
 def test_a_cpu_measures_only_when_told(table, delays):
     assert _runs(_block(), X) == [("cpu", "SIMD kernels for cpu float32")]
     with measuring("never"):
