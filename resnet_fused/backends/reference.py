@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from resnet_fused.backends.frozen_chain import run_frozen_chain
+
 NO_WINNER = 255  # stem_pool's index where no gradient flows
 
 
@@ -147,20 +149,8 @@ def _window_pixels(index: Tensor, width: int) -> Tensor:
     return (2 * rows - 1 + position // 3) * width + 2 * columns - 1 + position % 3
 
 
-def frozen_chain(x, weights, norms, eps, geometry, projection, identity):
-    def run(i, operand, residual):
-        weight, bias, mean, var = norms[4 * i : 4 * i + 4]
-        affine = bn_finalize(_acc(torch.stack((mean, var))), 1, weight, bias, eps[i])
-        g = geometry[8 * i : 8 * i + 8]
-        conv = (g[:2], g[2:4], g[4:6], g[6])
-        return conv_fprop(operand, weights[i], *conv, None, False, False, affine, residual, None, bool(g[7]))[0]
-
-    main = len(weights) - projection
-    residual = run(main, x, None) if projection else x if identity else None
-    y = x
-    for i in range(main):
-        y = run(i, y, residual if i + 1 == main else None)
-    return y
+def frozen_chain(*arguments):
+    return run_frozen_chain(conv_fprop, bn_finalize, *arguments)
 
 
 def stem_pool(x, affine):
