@@ -257,6 +257,17 @@ def test_a_candidate_without_memory_is_left_out():
     assert list(times) == ["modest"]
 
 
+def test_a_candidate_that_fails_is_left_out_with_a_warning_and_eager_s_error_is_the_callers():
+    def broken():
+        raise RuntimeError("no image for this device")
+
+    with pytest.warns(UserWarning, match="triton failed on a unit .*no image for this device") as warned:
+        times = measurement.measure({"triton": broken, "eager": lambda: None}, lambda: None)
+    assert list(times) == ["eager"] and len(warned) == 1
+    with pytest.raises(RuntimeError, match="no image"):
+        measurement.measure({"cpu": lambda: None, "eager": broken}, lambda: None)
+
+
 def test_the_mode_comes_from_the_environment():
     command = [sys.executable, "-c", "import resnet_fused"]
     wrong = subprocess.run(command, env={"RESNET_FUSED_MEASURE": "yes", "PATH": ""}, capture_output=True, text=True)
