@@ -14,8 +14,9 @@ namespace {
 std::atomic<bool> winograd{true};
 std::atomic<Engine> engine{Engine::kAuto};
 
-bool by_winograd(const ConvShape& shape) {
-  return choose_algorithm(shape, DType::kFloat32, this_machine(), Engine::kAlways, winograd) == Algorithm::kWinograd;
+ConvPlan plan_here(Pass pass, const ConvShape& shape, DType dtype) {
+  Algorithm algorithm = choose_algorithm(shape, dtype, this_machine(), Engine::kAlways, winograd);
+  return plan_conv(pass, shape, dtype, algorithm, present_resources());
 }
 
 }  // namespace
@@ -103,8 +104,9 @@ void Partials::merge_sums(DType dtype, const void* invstd, void* sums) const {
 void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
                 void* stats, const Allocate& allocate) {
   Partials partials(stats, shape.K);
-  auto run = by_winograd(shape) ? conv_fprop_winograd : conv_fprop_direct;
-  run(dtype, shape, weights, operand, result, partials, allocate);
+  ConvPlan plan = plan_here(Pass::kFprop, shape, dtype);
+  auto run = plan.algorithm == Algorithm::kWinograd ? conv_fprop_winograd : conv_fprop_direct;
+  run(dtype, shape, plan, weights, operand, result, partials, allocate);
   if (stats) {
     partials.merge_statistics(dtype, stats);
   }
@@ -113,8 +115,9 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                 void* sums, const Allocate& allocate) {
   Partials partials(sums, shape.C);
-  auto run = by_winograd(shape) ? conv_dgrad_winograd : conv_dgrad_direct;
-  run(dtype, shape, weights, draw, result, partials, allocate);
+  ConvPlan plan = plan_here(Pass::kDgrad, shape, dtype);
+  auto run = plan.algorithm == Algorithm::kWinograd ? conv_dgrad_winograd : conv_dgrad_direct;
+  run(dtype, shape, plan, weights, draw, result, partials, allocate);
   if (sums) {
     const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
     partials.merge_sums(dtype, invstd, sums);
@@ -123,8 +126,9 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate) {
-  auto run = by_winograd(shape) ? conv_wgrad_winograd : conv_wgrad_direct;
-  run(dtype, shape, operand, draw, weights, strides, allocate);
+  ConvPlan plan = plan_here(Pass::kWgrad, shape, dtype);
+  auto run = plan.algorithm == Algorithm::kWinograd ? conv_wgrad_winograd : conv_wgrad_direct;
+  run(dtype, shape, plan, operand, draw, weights, strides, allocate);
 }
 
 }  // namespace resnet_fused::cpu

@@ -26,17 +26,6 @@ struct Product {
   Result result;
   const Allocate& allocate;
 
-  Strips strips() const {
-    const Kernels& kernels = active_kernels();
-    int index = static_cast<int>(dtype);
-    GridPanel g = grid_panel(grid, operand.channels, folded, 1, 1);
-    int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
-    int64_t weight_bytes = tiles * columns * int64_t(g.offsets.size()) * g.depth * acc_size(dtype);
-    return plan_strips(operand.images, grid.height, g.panel.blocks * g.panel.row_stride * acc_size(dtype),
-                       std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles, weight_bytes,
-                       max_threads(), machine_caches());
-  }
-
   const void* pack(const GridPanel& g) const {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
@@ -113,16 +102,14 @@ void run_together(DType dtype, std::vector<Work>& works, const Allocate& allocat
   });
 }
 
-void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int64_t groups, const ConvWeights& weights,
-               const WeightStrides& roles, int64_t group_step, const Operand& operand, Result result, Partials& partials,
-               const Allocate& allocate) {
+void run_grids(DType dtype, const std::vector<TapGrid>& grids, const std::vector<Strips>& strips, bool folded,
+               int64_t groups, const ConvWeights& weights, const WeightStrides& roles, int64_t group_step,
+               const Operand& operand, Result result, Partials& partials, const Allocate& allocate) {
   std::vector<Product> products;
-  std::vector<Strips> strips;
-  for (const TapGrid& grid : grids) {
-    products.push_back({dtype, grid, folded, {weights.data, roles, groups == 1 ? weights.keep : nullptr}, operand, result,
-                        allocate});
-    strips.push_back(products.back().strips());
-    partials.add(operand.images, grid.height, grid.width, strips.back());
+  for (size_t i = 0; i < grids.size(); ++i) {
+    products.push_back({dtype, grids[i], folded, {weights.data, roles, groups == 1 ? weights.keep : nullptr}, operand,
+                        result, allocate});
+    partials.add(operand.images, grids[i].height, grids[i].width, strips[i]);
   }
   result.partial = partials.allocate(allocate);
   result.partial_stride = partials.stride();
@@ -144,20 +131,20 @@ void run_grids(DType dtype, const std::vector<TapGrid>& grids, bool folded, int6
 
 }  // namespace
 
-void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
-                       Partials& partials, const Allocate& allocate) {
+void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                       Operand operand, Result result, Partials& partials, const Allocate& allocate) {
   operand.channels = shape.C / shape.groups;
   result.channels = shape.K / shape.groups;
-  run_grids(dtype, {fprop_grid(shape)}, can_fold(shape), shape.groups, weights, weights.strides,
+  run_grids(dtype, {fprop_grid(shape)}, plan.strips, can_fold(shape), shape.groups, weights, weights.strides,
             result.channels * weights.strides.out, operand, result, partials, allocate);
 }
 
-void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
-                       Partials& partials, const Allocate& allocate) {
+void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                       Operand draw, Result result, Partials& partials, const Allocate& allocate) {
   draw.channels = shape.K / shape.groups;
   result.channels = shape.C / shape.groups;
   const WeightStrides& w = weights.strides;
-  run_grids(dtype, dgrad_grids(shape), false, shape.groups, weights, {w.in, w.out, w.row, w.column},
+  run_grids(dtype, dgrad_grids(shape), plan.strips, false, shape.groups, weights, {w.in, w.out, w.row, w.column},
             draw.channels * w.out, draw, result, partials, allocate);
 }
 

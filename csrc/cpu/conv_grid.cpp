@@ -101,6 +101,13 @@ GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t
   return g;
 }
 
+GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows) {
+  TapGrid grid{shape.P, shape.Q, 0, 0, 1, 1, 1, 1, {{0, 0, 0, 0}}};
+  GridPanel g = grid_panel(grid, channels, false, images, rows);
+  g.elements += g.panel.block_stride;
+  return g;
+}
+
 bool can_fold(const ConvShape& c) {
   return c.C / c.groups < kBlock && (c.dilation[1] == 1 || c.S == 1);
 }

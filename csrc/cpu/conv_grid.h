@@ -35,6 +35,10 @@ struct GridPanel {
 };
 GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t images, int64_t rows);
 
+// The panel of the output's gradient, for its product with the operand: one tap and no padding. Its blocks come in pairs,
+// which a wide column tile spans.
+GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows);
+
 // Whether a filter's row is read as one run of memory: too few channels to fill a block with.
 bool can_fold(const ConvShape& shape);
 

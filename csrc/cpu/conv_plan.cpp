@@ -1,6 +1,8 @@
 #include "conv_plan.h"
 
+#include "conv_grid.h"
 #include "conv_params.h"
+#include "launch.h"
 #include "rounding.h"
 
 #include <algorithm>
@@ -151,6 +153,61 @@ WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile
   plan.shared = channels * filters > 128 * 128 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 * 2 / 3, 1);
+  }
+  return plan;
+}
+
+Resources present_resources() {
+  return {active_isa(), max_threads(), machine_caches()};
+}
+
+// Of a grid's sums over `channels` of the input for `result_channels`.
+static Strips plan_grid(const TapGrid& grid, bool folded, int64_t images, int64_t channels, int64_t result_channels,
+                        DType dtype, const Resources& r) {
+  int64_t columns = kernels_of(r.isa).micro_columns[static_cast<int>(dtype)], tiles = ceil_div(result_channels, columns);
+  GridPanel g = grid_panel(grid, channels, folded, 1, 1);
+  int64_t weight_bytes = tiles * columns * int64_t(g.offsets.size()) * g.depth * acc_size(dtype);
+  return plan_strips(images, grid.height, g.panel.blocks * g.panel.row_stride * acc_size(dtype),
+                     std::max<int64_t>(g.row_advance, 1), std::max<int64_t>(g.panel.row_span, 1), tiles, weight_bytes,
+                     r.threads, r.caches);
+}
+
+static WgradPlan plan_direct_wgrad(const ConvShape& c, DType dtype, const Resources& r) {
+  int64_t columns = kernels_of(r.isa).micro_columns[static_cast<int>(dtype)], filters = c.K / c.groups;
+  int64_t tiles = ceil_div(filters, columns);
+  GridPanel g = grid_panel(fprop_grid(c), c.C / c.groups, can_fold(c), 1, 1);
+  int64_t row_elements = g.panel.blocks * g.panel.row_stride * g.row_advance +
+                         draw_panel(c, filters, 1, 1).panel.blocks * c.Q * kBlock;
+  int64_t sums_bytes = g.offsets.size() * g.depth * tiles * columns * acc_size(dtype);
+  return plan_wgrad(c.N, c.P, row_elements * acc_size(dtype), sums_bytes, tiles, r.threads, r.caches);
+}
+
+static WinogradPlan plan_winograd_pass(Pass pass, const ConvShape& c, DType dtype, const Resources& r) {
+  int64_t columns = kernels_of(r.isa).micro_columns[static_cast<int>(dtype)], bytes = acc_size(dtype);
+  auto tiles = [](int64_t extent) { return ceil_div(extent, kWinogradTile); };
+  if (pass == Pass::kWgrad) {
+    return plan_winograd_wgrad(c.N, tiles(c.P), tiles(c.Q), round_up(c.C, kBlock), round_up(c.K, columns), bytes,
+                               r.threads, r.caches);
+  }
+  bool fprop = pass == Pass::kFprop;
+  int64_t channels = fprop ? c.C : c.K, result_channels = fprop ? c.K : c.C;
+  return plan_winograd(c.N, tiles(fprop ? c.P : c.H), tiles(fprop ? c.Q : c.W), round_up(channels, kBlock),
+                       ceil_div(result_channels, columns), bytes, r.threads, r.caches);
+}
+
+ConvPlan plan_conv(Pass pass, const ConvShape& c, DType dtype, Algorithm algorithm, const Resources& resources) {
+  ConvPlan plan{algorithm, {}, {}, {}};
+  int64_t channels = c.C / c.groups, filters = c.K / c.groups;
+  if (algorithm == Algorithm::kWinograd) {
+    plan.winograd = plan_winograd_pass(pass, c, dtype, resources);
+  } else if (pass == Pass::kWgrad) {
+    plan.wgrad = plan_direct_wgrad(c, dtype, resources);
+  } else if (pass == Pass::kFprop) {
+    plan.strips = {plan_grid(fprop_grid(c), can_fold(c), c.N, channels, filters, dtype, resources)};
+  } else {
+    for (const TapGrid& grid : dgrad_grids(c)) {
+      plan.strips.push_back(plan_grid(grid, false, c.N, filters, channels, dtype, resources));
+    }
   }
   return plan;
 }

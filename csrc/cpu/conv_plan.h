@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include <vector>
+
 #include "conv_shape.h"
 #include "isa.h"
 #include "types.h"
@@ -67,5 +69,24 @@ WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_colum
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches);
 WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                                  int64_t filters, int64_t element_bytes, int threads, const Caches& caches);
+
+// What a plan is made for besides the problem.
+struct Resources {
+  Isa isa;
+  int threads;
+  Caches caches;
+};
+Resources present_resources();
+
+enum class Pass : int { kFprop, kDgrad, kWgrad };
+
+// How one pass is run by an algorithm: all that its driver is told of threads and caches.
+struct ConvPlan {
+  Algorithm algorithm;         // direct or Winograd's
+  std::vector<Strips> strips;  // direct fprop and dgrad: of each grid (conv_grid.h)
+  WgradPlan wgrad;             // direct wgrad
+  WinogradPlan winograd;
+};
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, DType dtype, Algorithm algorithm, const Resources& resources);
 
 }  // namespace resnet_fused::cpu

@@ -42,19 +42,19 @@ class Partials {
   double* data_ = nullptr;
 };
 
-// The algorithms.
-void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
-                       Partials& partials, const Allocate& allocate);
-void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
-                       Partials& partials, const Allocate& allocate);
-void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
-                       const WeightStrides& strides, const Allocate& allocate);
+// The algorithms, each by plans of its own.
+void conv_fprop_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                       Operand operand, Result result, Partials& partials, const Allocate& allocate);
+void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                       Operand draw, Result result, Partials& partials, const Allocate& allocate);
+void conv_wgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, Operand operand, Operand draw,
+                       void* weights, const WeightStrides& strides, const Allocate& allocate);
 
-void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
-                         Result result, Partials& partials, const Allocate& allocate);
-void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
-                         Partials& partials, const Allocate& allocate);
-void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
-                         const WeightStrides& strides, const Allocate& allocate);
+void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                         Operand operand, Result result, Partials& partials, const Allocate& allocate);
+void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                         Operand draw, Result result, Partials& partials, const Allocate& allocate);
+void conv_wgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, Operand operand, Operand draw,
+                         void* weights, const WeightStrides& strides, const Allocate& allocate);
 
 }  // namespace resnet_fused::cpu

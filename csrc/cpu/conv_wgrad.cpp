@@ -9,20 +9,9 @@
 #include "tasks.h"
 
 namespace resnet_fused::cpu {
-namespace {
 
-// The gradient itself has one tap and no padding; its blocks come in pairs, which a wide column tile spans.
-GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows) {
-  TapGrid grid{shape.P, shape.Q, 0, 0, 1, 1, 1, 1, {{0, 0, 0, 0}}};
-  GridPanel g = grid_panel(grid, channels, false, images, rows);
-  g.elements += g.panel.block_stride;
-  return g;
-}
-
-}  // namespace
-
-void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
-                       const WeightStrides& strides, const Allocate& allocate) {
+void conv_wgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& whole, Operand operand, Operand draw,
+                       void* weights, const WeightStrides& strides, const Allocate& allocate) {
   const Kernels& kernels = active_kernels();
   int index = static_cast<int>(dtype);
   operand.channels = shape.C / shape.groups;
@@ -30,12 +19,7 @@ void conv_wgrad_direct(DType dtype, const ConvShape& shape, Operand operand, Ope
   bool folded = can_fold(shape);
   TapGrid grid = fprop_grid(shape);
   int64_t columns = kernels.micro_columns[index], tiles = ceil_div(draw.channels, columns);
-
-  GridPanel one = grid_panel(grid, operand.channels, folded, 1, 1);
-  int64_t row_bytes = (one.panel.blocks * one.panel.row_stride * one.row_advance +
-                       draw_panel(shape, draw.channels, 1, 1).panel.blocks * shape.Q * kBlock) * acc_size(dtype);
-  int64_t sums_bytes = one.offsets.size() * one.depth * tiles * columns * acc_size(dtype);
-  WgradPlan plan = plan_wgrad(shape.N, shape.P, row_bytes, sums_bytes, tiles, max_threads(), machine_caches());
+  const WgradPlan& plan = whole.wgrad;
   GridPanel a = grid_panel(grid, operand.channels, folded, plan.strips.images, plan.strips.rows);
   GridPanel b = draw_panel(shape, draw.channels, plan.strips.images, plan.strips.rows);
 

@@ -73,8 +73,12 @@ void set_isa(const char* name) {
 }
 
 const Kernels& active_kernels() {
+  return kernels_of(active_isa());  // which refuses an impossible RESNET_FUSED_ISA
+}
+
+const Kernels& kernels_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
-  switch (active_isa()) {
+  switch (isa) {
     case Isa::kAvx512:
       return avx512::kernels;
     case Isa::kAvx2:
@@ -82,8 +86,6 @@ const Kernels& active_kernels() {
     case Isa::kPortable:
       break;
   }
-#else
-  active_isa();  // still refuses an impossible RESNET_FUSED_ISA
 #endif
   return portable::kernels;
 }

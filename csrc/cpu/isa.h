@@ -19,5 +19,7 @@ Isa active_isa();
 void set_isa(const char* name);
 
 const Kernels& active_kernels();
+// Whether or not this CPU can run them: their tiles' sizes belong to plans.
+const Kernels& kernels_of(Isa isa);
 
 }  // namespace resnet_fused::cpu

@@ -69,15 +69,13 @@ std::vector<int64_t> nine_taps(const TapGrid& grid, const WeightStrides& strides
   return taps;
 }
 
-void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, const Operand& operand, Result result,
-                  Partials& partials, const Allocate& allocate) {
+void run_winograd(DType dtype, const TapGrid& grid, WinogradPlan plan, const ConvWeights& weights, const Operand& operand,
+                  Result result, Partials& partials, const Allocate& allocate) {
   const Kernels& kernels = active_kernels();
   int index = static_cast<int>(dtype);
   int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(result.channels, columns);
   TileRows rows{ceil_div(grid.height, kWinogradTile), ceil_div(grid.width, kWinogradTile), 1};
   int64_t depth = round_up(operand.channels, kBlock);
-  WinogradPlan plan = plan_winograd(operand.images, rows.per_image, rows.columns, depth, column_tiles, acc_size(dtype),
-                                    max_threads(), machine_caches());
   int64_t transformed_bytes = column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype);
   KeptMemory transformed{nullptr, false};
   if (weights.keep) {
@@ -146,27 +144,25 @@ void run_winograd(DType dtype, const TapGrid& grid, const ConvWeights& weights, 
 
 }  // namespace
 
-void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand,
-                         Result result, Partials& partials, const Allocate& allocate) {
-  run_winograd(dtype, fprop_grid(shape), weights, operand, result, partials, allocate);
+void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                         Operand operand, Result result, Partials& partials, const Allocate& allocate) {
+  run_winograd(dtype, fprop_grid(shape), plan.winograd, weights, operand, result, partials, allocate);
 }
 
-void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
-                         Partials& partials, const Allocate& allocate) {
+void conv_dgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                         Operand draw, Result result, Partials& partials, const Allocate& allocate) {
   const WeightStrides& w = weights.strides;
   ConvWeights turned{weights.data, {w.in, w.out, w.row, w.column}, nullptr};
-  run_winograd(dtype, dgrad_grids(shape)[0], turned, draw, result, partials, allocate);
+  run_winograd(dtype, dgrad_grids(shape)[0], plan.winograd, turned, draw, result, partials, allocate);
 }
 
-void conv_wgrad_winograd(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
-                         const WeightStrides& strides, const Allocate& allocate) {
+void conv_wgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& whole, Operand operand, Operand draw,
+                         void* weights, const WeightStrides& strides, const Allocate& allocate) {
   const Kernels& kernels = active_kernels();
   int index = static_cast<int>(dtype);
   int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(draw.channels, columns);
   TileRows rows{ceil_div(shape.P, kWinogradTile), ceil_div(shape.Q, kWinogradTile), 1};
-  WinogradPlan plan =
-      plan_winograd_wgrad(draw.images, rows.per_image, rows.columns, ceil_div(operand.channels, kBlock) * kBlock,
-                          column_tiles * columns, acc_size(dtype), max_threads(), machine_caches());
+  const WinogradPlan& plan = whole.winograd;
   rows.blocks = plan.blocks;
   int64_t all = draw.images * rows.per_image, most = ceil_div(all, rows.blocks);
   int64_t packed_rows = plan.shared ? 1 : std::min(most, rows.per_image);

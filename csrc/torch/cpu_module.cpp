@@ -90,14 +90,43 @@ Enum parse(const std::string& name, std::initializer_list<const char*> names, co
   throw std::invalid_argument(std::string("unknown ") + what + " '" + name + "'");
 }
 
-// How a convolution would be run: a pure function of its arguments.
-std::string plan_algorithm(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
-                           Pair dilation, int64_t groups, const std::string& dtype, const std::string& isa,
-                           bool native_bf16, bool winograd) {
+py::dict dict_of(const cpu::Strips& s) {
+  return py::dict(py::arg("images") = s.images, py::arg("rows") = s.rows, py::arg("image_strips") = s.image_strips,
+                  py::arg("row_strips") = s.row_strips, py::arg("splits") = s.splits);
+}
+
+py::dict dict_of(const cpu::WinogradPlan& p) {
+  return py::dict(py::arg("blocks") = p.blocks, py::arg("shared") = p.shared,
+                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk);
+}
+
+// How one pass of a convolution would be run: a pure function of its arguments.
+py::dict plan(const std::string& pass, const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride,
+              Pair padding, Pair dilation, int64_t groups, const std::string& dtype, const std::string& isa,
+              bool native_bf16, bool winograd, int threads, int64_t l1, int64_t l2, int64_t l3) {
   cpu::Machine machine{parse<cpu::Isa>(isa, {"portable", "avx2", "avx512"}, "ISA"), native_bf16};
+  auto which = parse<cpu::Pass>(pass, {"fprop", "dgrad", "wgrad"}, "pass");
   auto type = parse<DType>(dtype, {"float32", "float64", "bfloat16", "float16"}, "dtype");
-  return cpu::algorithm_name(cpu::choose_algorithm(conv_shape(input, weight, stride, padding, dilation, groups), type,
-                                                   machine, cpu::Engine::kAuto, winograd));
+  cpu::ConvShape shape = conv_shape(input, weight, stride, padding, dilation, groups);
+  auto algorithm = cpu::choose_algorithm(shape, type, machine, cpu::Engine::kAuto, winograd);
+  py::dict result(py::arg("algorithm") = cpu::algorithm_name(algorithm));
+  if (algorithm == cpu::Algorithm::kLibrary) {
+    return result;
+  }
+  cpu::ConvPlan plan = cpu::plan_conv(which, shape, type, algorithm, {machine.isa, threads, {l2, l3, l1}});
+  if (algorithm == cpu::Algorithm::kWinograd) {
+    result["winograd"] = dict_of(plan.winograd);
+  } else if (which == cpu::Pass::kWgrad) {
+    result["strips"] = dict_of(plan.wgrad.strips);
+    result["parts"] = plan.wgrad.parts;
+  } else {
+    py::list strips;
+    for (const cpu::Strips& s : plan.strips) {
+      strips.append(dict_of(s));
+    }
+    result["strips"] = strips;
+  }
+  return result;
 }
 
 std::string conv_algorithm(const std::vector<int64_t>& input, const std::vector<int64_t>& weight, Pair stride, Pair padding,
@@ -108,18 +137,14 @@ std::string conv_algorithm(const std::vector<int64_t>& input, const std::vector<
 
 py::dict plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
                      int64_t column_tiles, int64_t weight_bytes, int threads, int64_t l2, int64_t l3) {
-  cpu::Strips s = cpu::plan_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, weight_bytes,
-                                    threads, {l2, l3});
-  return py::dict(py::arg("images") = s.images, py::arg("rows") = s.rows, py::arg("image_strips") = s.image_strips,
-                  py::arg("row_strips") = s.row_strips, py::arg("splits") = s.splits);
+  return dict_of(cpu::plan_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, weight_bytes, threads,
+                                  {l2, l3}));
 }
 
 py::dict plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels, int64_t column_tiles,
                        int threads, int64_t l2, int64_t l3) {
-  cpu::WinogradPlan p = cpu::plan_winograd(images, tile_rows, tile_columns, channels, column_tiles, sizeof(float), threads,
-                                           {l2, l3});
-  return py::dict(py::arg("blocks") = p.blocks, py::arg("shared") = p.shared,
-                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk);
+  return dict_of(cpu::plan_winograd(images, tile_rows, tile_columns, channels, column_tiles, sizeof(float), threads,
+                                    {l2, l3}));
 }
 
 // How many threads really run the chunks of a parallel region.
@@ -159,9 +184,10 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("conv_algorithm", &conv_algorithm, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"),
         "'winograd', 'direct' or 'library': what runs such a convolution here and now.");
-  m.def("plan_algorithm", &plan_algorithm, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+  m.def("plan", &plan, py::arg("pass_"), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"), py::arg("isa"), py::arg("native_bf16"),
-        py::arg("winograd"), "The same for any machine: a pure function.");
+        py::arg("winograd"), py::arg("threads"), py::arg("l1"), py::arg("l2"), py::arg("l3"),
+        "Algorithm and blocking of a pass ('fprop', 'dgrad', 'wgrad') on any machine: what the engine runs by.");
   m.def("plan_strips", &plan_strips, py::arg("images"), py::arg("rows"), py::arg("row_bytes"), py::arg("row_advance"),
         py::arg("row_span"), py::arg("column_tiles"), py::arg("weight_bytes"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
   m.def("plan_winograd", &plan_winograd, py::arg("images"), py::arg("tile_rows"), py::arg("tile_columns"),

@@ -12,10 +12,10 @@ MIB = 2**20
 CACHES = {"l2": MIB, "l3": 32 * MIB}
 
 
-def _algorithm(input, weight, stride=1, padding=1, dilation=1, groups=1, dtype="float32", isa="avx512",
-               native_bf16=True, winograd=True):  # fmt: skip
-    return _cpu.plan_algorithm(input, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, dtype, isa,
-                               native_bf16, winograd)  # fmt: skip
+def _plan(input, weight, stride=1, padding=1, dilation=1, groups=1, dtype="float32", isa="avx512", native_bf16=True,
+          winograd=True, pass_="fprop", threads=2):  # fmt: skip
+    return _cpu.plan(pass_, input, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, dtype, isa,
+                     native_bf16, winograd, threads, 32 * 1024, **CACHES)  # fmt: skip
 
 
 LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
@@ -44,7 +44,35 @@ LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
     ],
 )
 def test_algorithm(change, expected):
-    assert _algorithm(**(LAYER | change)) == expected
+    assert _plan(**(LAYER | change))["algorithm"] == expected
+
+
+STRIDED = {"input": [16, 64, 56, 56], "weight": [128, 64, 3, 3], "stride": 2}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+def test_blocking_of_the_passes(isa, threads):
+    machine = {"isa": isa, "threads": threads}
+    fprop = _plan(**STRIDED, **machine)
+    (strips,) = fprop["strips"]
+    assert strips["rows"] * strips["row_strips"] >= 28 and strips["images"] * strips["image_strips"] >= 16
+    dgrad = _plan(**STRIDED, **machine, pass_="dgrad")
+    assert len(dgrad["strips"]) == 4  # a grid for each residue by the stride
+    assert all(s["rows"] * s["row_strips"] >= 28 for s in dgrad["strips"])
+    wgrad = _plan(**STRIDED, **machine, pass_="wgrad")
+    assert 1 <= wgrad["parts"] * wgrad["strips"]["splits"] <= threads
+    for pass_ in ("fprop", "dgrad", "wgrad"):
+        assert _plan(**LAYER, **machine, pass_=pass_).keys() == {"algorithm", "winograd"}
+    assert _plan(**LAYER, isa="portable", threads=threads) == {"algorithm": "library"}
+
+
+def test_weights_are_shared_out_where_there_are_few_pixels():
+    deep = {"input": [1, 512, 7, 7], "weight": [512, 512, 3, 3], "isa": "avx2"}
+    (strips,) = _plan(**deep)["strips"]
+    assert strips["row_strips"] == 1 and strips["splits"] >= 2 and strips["splits"] % 2 == 0
+    (wide,) = _plan(**(deep | {"isa": "avx512"}), threads=64)["strips"]
+    assert wide["splits"] <= 512 // 32  # column tiles of 32 filters
 
 
 SHAPES = list(itertools.product((1, 2, 7, 16, 64), (1, 7, 14, 56, 224), (1000, 60000, 5000000), (1, 2), (1, 3), (1, 2, 5)))
@@ -96,14 +124,16 @@ def test_the_table_of_problems_takes_every_plan(threads, expected):
 @pytest.mark.parametrize("arguments", [([1, 2, 3], [4, 2, 1, 1]), ([1, 2, 3, 3], [4, 2, 1])])
 def test_sizes_that_are_none(arguments):
     with pytest.raises(ValueError, match="expected sizes"):
-        _algorithm(*arguments)
+        _plan(*arguments)
 
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown dtype 'float8'"):
-        _algorithm(**LAYER, dtype="float8")
+        _plan(**LAYER, dtype="float8")
     with pytest.raises(ValueError, match="unknown ISA 'sse'"):
-        _algorithm(**LAYER, isa="sse")
+        _plan(**LAYER, isa="sse")
+    with pytest.raises(ValueError, match="unknown pass 'forward'"):
+        _plan(**LAYER, pass_="forward")
 
 
 def test_peak_is_above_what_a_matrix_product_reaches():

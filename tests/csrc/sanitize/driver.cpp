@@ -512,10 +512,7 @@ const BatchNormCase kBatchNorms[] = {{2, 1, 5, 19}, {1, 3, 17, 45}, {3, 17, 7, 9
 // Which plans of Winograd's algorithm the forward convolutions of a case take.
 void note_plan(const ConvShape& s, DType dtype, std::set<std::string>& plans) {
   if (conv_algorithm(dtype, s) == Algorithm::kWinograd) {
-    auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-    int64_t columns = active_kernels().micro_columns[static_cast<int>(dtype)];
-    WinogradPlan plan = plan_winograd(s.N, up(s.P, 4), up(s.Q, 4), up(s.C, kBlock) * kBlock, up(s.K, columns),
-                                      size_of(acc_of(dtype)), threads, machine_caches());
+    WinogradPlan plan = plan_conv(Pass::kFprop, s, dtype, Algorithm::kWinograd, present_resources()).winograd;
     plans.insert(std::string(plan.shared ? "shared" : "own") + (plan.blocks > 1 ? "-blocks" : "-block"));
   }
 }
