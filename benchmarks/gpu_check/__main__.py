@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shlex
 import sys
 import time
@@ -22,11 +23,13 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("--budget", type=float, default=BUDGET, metavar="SECONDS", help="in all (default: %(default)s)")
     option("--quick", action="store_true", help="only the build, a few tests and a race of each model")
-    option("--only", default="", metavar="TEXT", help="besides the build, parts whose name contains TEXT")
+    option("--only", default="", metavar="REGEX", help="besides the build, parts whose name has a match of this regular expression")
     option("--resume", type=Path, metavar="FILE", help="go on with a result: what it has is not run again")
     option("--folder", type=Path, metavar="DIR",
            help="of the result (default: benchmarks/results; build/gpu_check of a rehearsal)")  # fmt: skip
     option("--contender", action="append", default=[], metavar="NAME=module:function", help="one more in every race")
+    option("--without-build", action="store_true", help="the extensions are used as they are")
+    option("--without-compile", action="store_true", help="torch.compile, which takes minutes, does not race")
     option("--emulated", action="store_true", help="the same on the CPU, by the emulator, on tiny images: a rehearsal")
     return parser.parse_args(arguments)
 
@@ -34,8 +37,8 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 def command(options: argparse.Namespace) -> str:
     """What was run, without the paths of its output."""
     words = ["python", "-m", "gpu_check"]
-    for name in ("emulated", "quick"):
-        words += [f"--{name}"] if getattr(options, name) else []
+    for name in ("emulated", "quick", "without-build", "without-compile"):
+        words += [f"--{name}"] if getattr(options, name.replace("-", "_")) else []
     words += ["--budget", f"{options.budget:g}"]
     words += ["--only", options.only] if options.only else []
     words += [word for spec in options.contender for word in ("--contender", spec)]
@@ -44,7 +47,8 @@ def command(options: argparse.Namespace) -> str:
 
 def chosen(options: argparse.Namespace, settings: Settings) -> list[plan.Part]:
     parts = [part for part in plan.parts(settings) if part.kind != "facts" and (part.quick or not options.quick)]
-    return [part for part in parts if part.kind == "build" or options.only in part.name]
+    return [part for part in parts
+            if (not options.without_build if part.kind == "build" else re.search(options.only, part.name))]  # fmt: skip
 
 
 def folder_of(options: argparse.Namespace) -> Path:
@@ -80,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
     options = options_of(arguments)
     deadline = time.monotonic() + options.budget
     settings = plan.EMULATED if options.emulated else Settings()
-    settings = dataclasses.replace(settings, extra=tuple(options.contender))
+    compiles = settings.compiles and not options.without_compile
+    settings = dataclasses.replace(settings, extra=tuple(options.contender), compiles=compiles)
     device = facts(settings)
     if device is None or not package_imports(settings):
         return 1

@@ -87,11 +87,14 @@ class Step:
         self.model, self.images, self.labels, self.job = model, images, labels, job
         self.dtype, self.scale = AUTOCAST.get(precision), LOSS_SCALE.get(precision, 1.0)
         self.outputs: Tensor
+        # Where this is set Triton measures all tilings of a convolution, each of which takes seconds to compile.
+        self.benchmark = job.backend != "triton"
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype is not None)
 
     def __call__(self) -> None:
+        torch.backends.cudnn.benchmark = self.benchmark
         with contenders.chosen_backend(self.job):
             if not self.job.training:
                 with torch.inference_mode(), self.autocast():

@@ -25,6 +25,7 @@ class Settings:
     rounds: int = 15
     turn_seconds: float = 0.1  # a turn of a race is as many steps as fill it
     operator_batch: int = 64
+    layer_batch: int = 128
     operator_shrink: int = 1  # divides channels and sides of the operators' shapes
     matrix: int = 8192  # side of the matrices by which the device's rate is measured
     copy_bytes: int = 2**29
@@ -38,7 +39,7 @@ class Settings:
 
 EMULATED = Settings(
     device="cpu", backend="cuda_emulated", image=32, batches=(4,), check_images=4, rounds=1, turn_seconds=0.0,
-    operator_batch=2, operator_shrink=14, matrix=64, copy_bytes=2**20, compiles=False,
+    operator_batch=2, operator_shrink=14, layer_batch=1, matrix=64, copy_bytes=2**20, compiles=False,
 )  # fmt: skip
 
 
@@ -81,6 +82,7 @@ def parts(settings: Settings) -> list[Part]:
     quick = [race for race in reversed(races) if race.quick]  # ResNet-18 first: it is done sooner
     rest = [race for race in races if not race.quick]
     sanitizers, operators = _sanitizers(), _operators()
+    layers = [_layers(dtype, settings.backend) for dtype in ("float16", "float32")]
     return [
         Part("facts", "facts", 60, quick=True),
         Part("build", "build", 300, quick=True),
@@ -88,6 +90,8 @@ def parts(settings: Settings) -> list[Part]:
         *quick,
         Part("rates", "rates", 60),
         operators[0],
+        layers[0],
+        _profile(settings, "resnet50", "float16", settings.batches[-1]),
         sanitizers[0],
         *rest[:2],
         Part("tests", "suite", 240, _tests()),
@@ -95,6 +99,8 @@ def parts(settings: Settings) -> list[Part]:
         *sanitizers[1:],
         *rest[2:6],
         *operators[1:],
+        _layers("float16", "triton"),
+        *layers[1:],
         *rest[6:],
         *_races(settings, autotuned=True),
         Part("tests triton", "suite", 900, {**_tests(), "backend": "triton"}),
@@ -115,6 +121,8 @@ def _emulated_parts(settings: Settings) -> list[Part]:
         _race(settings, "resnet18", "train", "float32", batch, quick=True),
         Part("rates", "rates", 60),
         *_operators(),
+        _layers("float16", settings.backend),
+        _profile(settings, "resnet18", "float32", batch),
         *_sanitizers(),
         _race(settings, "resnet18", "infer", "bfloat16", batch),
         _race(settings, "resnet50", "infer", "tf32", batch),
@@ -132,3 +140,14 @@ def _sanitizers() -> list[Part]:
 def _operators() -> list[Part]:
     dtypes = ("float16", "float32", "bfloat16")
     return [Part(f"operators {dtype}", "operators", 60, {"dtype": dtype}) for dtype in dtypes]
+
+
+def _layers(dtype: str, backend: str) -> Part:
+    limit = 400 if backend == "triton" else 90  # its kernels are compiled first
+    return Part(f"layers {backend} {dtype}", "layers", limit, {"dtype": dtype, "backend": backend})
+
+
+def _profile(settings: Settings, model: str, precision: str, batch: int) -> Part:
+    arguments = {"model": model, "mode": "train", "precision": precision, "batch": batch,
+                 "contenders": ["channels_last", "fused", "fused_library"]}  # fmt: skip
+    return Part(f"profile {model} train {precision} batch {batch}", "profile", 60, arguments)

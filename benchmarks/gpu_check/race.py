@@ -204,8 +204,9 @@ def run(settings: Settings, report: Report, model: str, mode: str, precision: st
     job = Job(model, mode, batch, settings.image, threads=torch.get_num_threads())
     race = Race(job, precision, open_device(settings), report)
     if backends.available()["triton"] is None and not settings.emulated:
-        contenders = [*contenders, "fused_triton"]
-    quick = [spec for spec in contenders if not resolve(spec).compiles]
+        compiling = next((i for i, spec in enumerate(contenders) if resolve(spec).compiles), len(contenders))
+        contenders = [*contenders[:compiling], "fused_triton", *contenders[compiling:]]
+    quick = [spec for spec in contenders if spec != "fused_triton" and not resolve(spec).compiles]
     for spec in quick:
         race.enter(spec)
         race.publish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import median
 from typing import Any, Iterator
 
 import torch
@@ -61,6 +62,13 @@ def products(device: Device) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, {"error": describe(error)}
             if device.is_lost(error):
                 raise
+
+
+def matrix_tflops(device: Device, dtype: torch.dtype) -> float:
+    """The median rate of torch.mm in a dtype."""
+    side = device.settings.matrix
+    a, b = (torch.randn(side, side, device=device.torch, dtype=dtype) for _ in range(2))
+    return 2e-12 * side**3 / median(rounds_of(device, lambda: torch.mm(a, b)))
 
 
 def run(settings: Settings, report: Report) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from resnet_fused.bench.table import MISSING, error, grid, number, times
 
+MOST_KERNELS = 25  # of a profile
+
 
 def rate(spread: dict[str, float] | None, digits: int = 3) -> str:
     """A median with its spread."""
@@ -35,6 +37,38 @@ def operators_text(result: dict[str, Any]) -> str:
     heading = f"{result['dtype']}, batch {result['batch']}, channels_last; copy {number(copy)} GB/s"
     note = "GB/s count each operand and result once; a tensor that fits a cache can be faster than the copy"
     return "\n".join([heading, "", grid(("", "GB/s (p20-p80)", "of copy", "eager", "ours is"), rows), note])
+
+
+def layers_text(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["rows"]:
+        name = [f"{row['layer']} {row['pass']}"]
+        if row["status"] != "ok":
+            rows.append([*name, row["status"], *[MISSING] * 5])
+            continue
+        took, roof = row["milliseconds"], row["of_roof"]
+        rate = row["operations"] / took["ours"]["median"] / 1e9
+        rows.append([*name, number(took["ours"]["median"], 3), number(rate, 3), f"{roof['ours']:.2f}",
+                     number(took["library"]["median"], 3), f"{roof['library']:.2f}", times(row["speedup"])])  # fmt: skip
+    heading = (f"{result['backend']} {result['dtype']}, batch {result['batch']}, channels_last; mm {number(result['tflops'])} "
+               f"TFLOP/s, copy {number(result['copy_gb_per_s'])} GB/s")  # fmt: skip
+    header = ("", "ms", "TFLOP/s", "of roof", "library ms", "of roof", "ours is")
+    note = "ours with batch norm, ReLU and their sums; the library's convolution alone"
+    return "\n".join([heading, "", grid(header, rows), note])
+
+
+def profile_text(result: dict[str, Any]) -> str:
+    tables = [f"{result['model']} {result['mode']} {result['precision']}, batch {result['batch']}"]
+    for row in result["contenders"]:
+        if "error" in row:
+            tables.append(f"{row['label']} failed: {row['error']}")
+            continue
+        heading = (f"{row['label']}: a step {number(row['step_milliseconds'])} ms, its kernels "
+                   f"{number(row['kernel_milliseconds'])} ms, {row['launches']} launches")  # fmt: skip
+        kernels = [[kernel["name"][:90], number(kernel["milliseconds"], 3), str(kernel["launches"])]
+                   for kernel in row["kernels"][:MOST_KERNELS]]  # fmt: skip
+        tables.append("\n".join([heading, "", grid(("", "ms", "launches"), kernels)]))
+    return "\n\n".join(tables)
 
 
 def race_text(result: dict[str, Any]) -> str:
@@ -73,8 +107,8 @@ def build_text(result: dict[str, Any]) -> str:
     return f"for {result['architectures']}, {result['seconds']:.0f} s"
 
 
-TEXTS = {"rates": rates_text, "operators": operators_text, "race": race_text, "suite": suite_text,
-         "sanitizer": sanitizer_text, "build": build_text}  # fmt: skip
+TEXTS = {"rates": rates_text, "operators": operators_text, "layers": layers_text, "profile": profile_text,
+         "race": race_text, "suite": suite_text, "sanitizer": sanitizer_text, "build": build_text}  # fmt: skip
 
 
 def part_text(entry: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -59,11 +60,18 @@ class Counter:
         self.report.progress(", ".join(f"{count} {name}" for name, count in self.counts.items()))
 
 
+def workers() -> int:
+    """Test processes, each with its own context on the device."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
 def run(settings: Settings, report: Report, arguments: list[str], backend: str | None = None) -> None:
     """Failed tests are a result; a pytest that cannot run is an error."""
     os.environ["RESNET_FUSED_GPU_TESTS"] = backend or settings.backend  # read by tests/gpu/on_device.py
     counter = Counter(report)
-    status = pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
+    # Most of a test is float64 on the CPU. The emulator's library is built once, in one process.
+    parallel = [] if settings.emulated or find_spec("xdist") is None else ["-n", str(workers())]
+    status = pytest.main(["-q", *parallel, "--no-header", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
                           str(ROOT / "tests" / "gpu"), *arguments], plugins=[counter])  # fmt: skip
     counter.say()
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
