@@ -32,10 +32,20 @@ struct OwnCopies {
     if (!source.forms()) {
       return;
     }
+    uint32_t there = copied >> Own::kCount * lag;
+    // Four channels of all pieces at a time, whose constants are read once and take few registers. Where pieces have
+    // two such quarters, half of the threads begin with the second: all with the first would be in half of the banks.
+    constexpr int kQuarters = Own::kPieceElements / 4;
+    int begin = kQuarters > 1 ? Own::offset(0) / 128 % 2 : 0;
 #pragma unroll 1
-    for (int i = 0; i < Own::kCount; ++i) {
-      if (copied >> (Own::kCount * (lag + 1) - 1 - i) & 1) {
-        source.form(tiles + Own::offset(i), Layout::kBytes, channel);
+    for (int i = 0; i < kQuarters; ++i) {
+      int first = 4 * (i ^ begin);
+      typename Source::Constants constants(source, channel + first);
+#pragma unroll
+      for (int k = 0; k < Own::kCount; ++k) {
+        if (there >> (Own::kCount - 1 - k) & 1) {
+          source.form(tiles + Own::offset(k) + first * Own::kElementBytes, Layout::kBytes, constants);
+        }
       }
     }
   }

@@ -117,18 +117,17 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
     }
   }
   if (p.partials) {
-    tile.sum_columns(sum);
-    tile.sum_columns(sum_x);
-    if (tile.first_row()) {
-      float* partial = p.partials + static_cast<int64_t>(row_tile) * 2 * shape.C + columns.channel;
-      store_channels(partial, sum, columns.count);
-      store_channels(partial + shape.C, sum_x, columns.count);
+    ColumnSums totals = tile.sum_columns(sum, sum_x);
+    if (int channel = columns.first_channel + threadIdx.x; totals.there && channel < columns.end_channel) {
+      float* partial = p.partials + static_cast<int64_t>(row_tile) * 2 * shape.C + channel;
+      partial[0] = totals.first;
+      partial[shape.C] = totals.second;
     }
   }
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::Element, TileShape>)
     conv_dgrad_kernel(const __grid_constant__ ConvDgradKernelParams p) {
   using T = typename Math::Element;
   using Pixels = PixelGather<T, TileShape, DrawSource<T>, VECTOR>;
@@ -153,7 +152,7 @@ __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =
-      output_columns(block.group, group_channels, first_channel + tile.column(), p.vector_store);
+      output_columns(block.group, group_channels, first_channel, tile.column(), p.vector_store);
   finish_dgrad<T>(tile, p, pixel_class, block.row_tile, first_pixel, columns);
 }
 

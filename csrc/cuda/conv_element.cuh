@@ -81,6 +81,32 @@ __device__ __forceinline__ void write_piece(void* piece, const float (&v)[kPiece
   }
 }
 
+// Four neighbouring elements of a piece.
+template <typename T>
+__device__ __forceinline__ void read_four(float (&v)[4], const void* quarter) {
+  if constexpr (sizeof(T) == 4) {
+    read_floats(v, static_cast<const float*>(quarter));
+  } else {
+    uint2 bits = *static_cast<const uint2*>(quarter);
+    const typename Two<T>::Type* pairs = reinterpret_cast<const typename Two<T>::Type*>(&bits);
+    float2 first = to_float2(pairs[0]), second = to_float2(pairs[1]);
+    v[0] = first.x, v[1] = first.y, v[2] = second.x, v[3] = second.y;
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void write_four(void* quarter, const float (&v)[4]) {
+  if constexpr (sizeof(T) == 4) {
+    write_floats(static_cast<float*>(quarter), v);
+  } else {
+    uint2 bits;
+    typename Two<T>::Type* pairs = reinterpret_cast<typename Two<T>::Type*>(&bits);
+    pairs[0] = Two<T>::from(v[0], v[1]);
+    pairs[1] = Two<T>::from(v[2], v[3]);
+    *static_cast<uint2*>(quarter) = bits;
+  }
+}
+
 // One element of global memory.
 template <typename T>
 __device__ __forceinline__ T load_element(const T* from) {

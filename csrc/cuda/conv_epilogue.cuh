@@ -23,11 +23,14 @@ struct OutputColumns {
   int channel;  // the first, within the tensor
   int count;    // of the piece that there are; may be <= 0
   bool vector;  // the whole piece is there, and aligned in memory
+  int first_channel, end_channel;  // of the tile, within the tensor; and what its group ends before
 };
 
-__device__ __forceinline__ OutputColumns output_columns(int group, int group_channels, int first, bool vector) {
-  int count = group_channels - first;
-  return {group * group_channels + first, count, vector && count > 0};
+// Of a piece `column` columns into a tile that begins `first` channels into its group.
+__device__ __forceinline__ OutputColumns output_columns(int group, int group_channels, int first, int column,
+                                                        bool vector) {
+  int count = group_channels - first - column, start = group * group_channels;
+  return {start + first + column, count, vector && count > 0, start + first, start + group_channels};
 }
 
 // mean, scale and shift of a piece's columns; of no use where affine is null.
@@ -46,6 +49,12 @@ struct AffineColumns {
   __device__ __forceinline__ float z(float v, int e) const { return affine_of(v - mean[e], scale[e], shift[e]); }
 };
 
+// Two sums over a column of the tile.
+struct ColumnSums {
+  bool there;
+  float first, second;
+};
+
 // The staged tile, and memory for sums over its columns.
 template <typename T, typename TileShape>
 struct StagedTile {
@@ -54,10 +63,9 @@ struct StagedTile {
   static constexpr int kRowStep = kTileThreads / kRowPieces;
   static constexpr int kRows = TileShape::kTileM / kRowStep;  // per thread
   static constexpr int kTileBytes = TileShape::kTileM * kPitch * sizeof(float);
-  static constexpr int kBytes = kTileBytes + kRowStep * TileShape::kTileN * sizeof(float);
 
   float* staged;  // [kTileM][kPitch]
-  float* sums;    // [kRowStep][kTileN]
+  float* sums;    // [2][kTileWarps][kTileN]
 
   template <typename ProductType>
   __device__ __forceinline__ StagedTile(char* shared, const ProductType& product)
@@ -69,26 +77,40 @@ struct StagedTile {
   // This thread's rows, and the first of its columns.
   __device__ __forceinline__ static int row(int i) { return threadIdx.x / kRowPieces + i * kRowStep; }
   __device__ __forceinline__ static int column() { return threadIdx.x % kRowPieces * kPiece<T>; }
-  __device__ __forceinline__ static bool first_row() { return threadIdx.x < kRowPieces; }
 
-  __device__ __forceinline__ void read(float (&v)[kPiece<T>], int i) const {
-    read_floats(v, staged + row(i) * kPitch + column());
+  __device__ __forceinline__ void read(float (&v)[kPiece<T>], int i) const { read_row(v, row(i)); }
+
+  __device__ __forceinline__ void read_row(float (&v)[kPiece<T>], int row) const {
+    read_floats(v, staged + row * kPitch + column());
   }
 
-  // Adds up what the threads of the same columns have, in the order of their rows; all of them get the sum.
-  __device__ __forceinline__ void sum_columns(float (&v)[kPiece<T>]) const {
-    float of_row[kPiece<T>];
-    __syncthreads();
-    write_floats(sums + row(0) * TileShape::kTileN + column(), v);
-    __syncthreads();
-    read_floats(v, sums + column());
-    for (int r = 1; r < kRowStep; ++r) {
-      read_floats(of_row, sums + r * TileShape::kTileN + column());
+  // Adds up over the rows what the threads have of their columns: within warps first, then over the warps. Thread i
+  // gets the sums of column i.
+  __device__ __forceinline__ ColumnSums sum_columns(float (&first)[kPiece<T>], float (&second)[kPiece<T>]) const {
+    static_assert(kRowPieces <= 32, "a warp has all columns");
 #pragma unroll
-      for (int e = 0; e < kPiece<T>; ++e) {
-        v[e] += of_row[e];
+    for (int e = 0; e < kPiece<T>; ++e) {
+#pragma unroll
+      for (int lanes = kRowPieces; lanes < 32; lanes *= 2) {
+        first[e] += __shfl_xor_sync(0xffffffff, first[e], lanes);
+        second[e] += __shfl_xor_sync(0xffffffff, second[e], lanes);
       }
     }
+    if (threadIdx.x % 32 < kRowPieces) {
+      float* of_warp = sums + threadIdx.x / 32 * TileShape::kTileN + column();
+      write_floats(of_warp, first);
+      write_floats(of_warp + kTileWarps * TileShape::kTileN, second);
+    }
+    __syncthreads();
+    ColumnSums totals{threadIdx.x < TileShape::kTileN, 0.0f, 0.0f};
+    if (totals.there) {
+#pragma unroll
+      for (int warp = 0; warp < kTileWarps; ++warp) {
+        totals.first += sums[warp * TileShape::kTileN + threadIdx.x];
+        totals.second += sums[(kTileWarps + warp) * TileShape::kTileN + threadIdx.x];
+      }
+    }
+    return totals;
   }
 };
 

@@ -18,13 +18,26 @@ struct ConvFpropKernelParams {
   TapSteps steps;
 };
 
-// y is stored as it is, and for stats what is left of it in a tile: its mean, and sums of the deviations from that.
+// What the sums of a column's squares are relative to, given a value of the column; not infinity, less which is NaN.
+template <typename T>
+__device__ __forceinline__ float pivot_of(float v) {
+  v = rounded<T>(v);
+  return v - v == 0.0f ? v : 0.0f;
+}
+
+// y is stored as it is, and for stats sums of what is stored, less a pivot for each column so that the sums of squares
+// do not cancel: the tile's first row, of which an outlier costs no more than the accuracy of a sum of kTileM terms.
 template <typename T, typename TileShape>
 __device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& tile, const ConvFpropKernelParams& p,
                                              int row_tile, int rows, const OutputColumns& columns) {
   int K = p.conv.problem.shape.K;
   T* y = static_cast<T*>(p.conv.y) + static_cast<int64_t>(row_tile) * TileShape::kTileM * K + columns.channel;
-  float v[kPiece<T>], mean[kPiece<T>] = {}, sum[kPiece<T>] = {}, square[kPiece<T>] = {};
+  float v[kPiece<T>], pivot[kPiece<T>], sum[kPiece<T>] = {}, square[kPiece<T>] = {};
+  tile.read_row(pivot, 0);
+#pragma unroll
+  for (int e = 0; e < kPiece<T>; ++e) {
+    pivot[e] = pivot_of<T>(pivot[e]);
+  }
 #pragma unroll 4
   for (int i = 0; i < tile.kRows; ++i) {
     if (tile.row(i) < rows) {
@@ -32,38 +45,21 @@ __device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& til
       store_elements(y + static_cast<int64_t>(tile.row(i)) * K, v, columns.count, columns.vector);
 #pragma unroll
       for (int e = 0; e < kPiece<T>; ++e) {
-        mean[e] += rounded<T>(v[e]);
+        float deviation = rounded<T>(v[e]) - pivot[e];
+        sum[e] += deviation;
+        square[e] = fmaf(deviation, deviation, square[e]);
       }
     }
   }
   if (!p.partials) {
     return;
   }
-  tile.sum_columns(mean);
-#pragma unroll
-  for (int e = 0; e < kPiece<T>; ++e) {
-    mean[e] /= rows;
-  }
-  // The staged tile once more, for deviations from the mean: sums of squares would cancel.
-#pragma unroll 4
-  for (int i = 0; i < tile.kRows; ++i) {
-    if (tile.row(i) < rows) {
-      tile.read(v, i);
-#pragma unroll
-      for (int e = 0; e < kPiece<T>; ++e) {
-        float deviation = rounded<T>(v[e]) - mean[e];
-        sum[e] += deviation;
-        square[e] = fmaf(deviation, deviation, square[e]);
-      }
-    }
-  }
-  tile.sum_columns(sum);
-  tile.sum_columns(square);
-  if (tile.first_row()) {
-    float* partial = p.partials + static_cast<int64_t>(row_tile) * kStatisticsRows * K + columns.channel;
-    store_channels(partial, mean, columns.count);
-    store_channels(partial + K, sum, columns.count);
-    store_channels(partial + 2 * K, square, columns.count);
+  ColumnSums totals = tile.sum_columns(sum, square);
+  if (int channel = columns.first_channel + threadIdx.x; totals.there && channel < columns.end_channel) {
+    float* partial = p.partials + static_cast<int64_t>(row_tile) * kStatisticsRows * K + channel;
+    partial[0] = pivot_of<T>(tile.staged[threadIdx.x]);
+    partial[K] = totals.first;
+    partial[2 * K] = totals.second;
   }
 }
 
@@ -90,7 +86,7 @@ __device__ __forceinline__ void finish_affine(const StagedTile<T, TileShape>& ti
     for (int e = 0; e < kPiece<T>; ++e) {
       float r = conv.residual_affine ? residual_affine.z(residual[e], e) : residual[e];
       float z = affine.z(v[e], e) + r;
-      v[e] = conv.relu ? zero_up_to_zero(z, z) : z;
+      v[e] = conv.relu ? relu_of(z) : z;
     }
     store_elements(static_cast<T*>(conv.y) + offset, v, columns.count, columns.vector);
   }
@@ -115,7 +111,7 @@ __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =
-      output_columns(block.group, group_filters, first_filter + tile.column(), p.vector_store);
+      output_columns(block.group, group_filters, first_filter, tile.column(), p.vector_store);
   int rows = shape.N * shape.P * shape.Q - first_pixel;
   rows = rows < TileShape::kTileM ? rows : TileShape::kTileM;
   if (p.conv.epilogue) {

@@ -1,12 +1,14 @@
 // The prologues: operands of the product as functions of the tensors that are in memory. A source has
 //     tensors(), tensor(i): what is copied to shared memory for it,
 //     forms(): whether the operand is anything else than a copy,
-//     form(piece, tile_bytes, channel): turns a copied piece into the operand's, in place; the pieces of the other
-//         tensors are `tile_bytes` apart,
+//     Constants(source, channel): what the operand's values at 4 channels depend on,
+//     form(quarter, tile_bytes, constants): turns those 4 channels of a copied piece into the operand's, in place; the
+//         pieces of the other tensors are `tile_bytes` apart,
 //     element(offset, channel): one element of the operand, straight from memory.
 // Channels count within the tensor, over all groups.
 #pragma once
 
+#include "arch/relu.cuh"
 #include "conv.h"
 #include "conv_element.cuh"
 
@@ -39,22 +41,25 @@ struct ActivationSource {
   __device__ __forceinline__ const T* tensor(int) const { return x; }
   __device__ __forceinline__ bool forms() const { return affine != nullptr; }
 
-  __device__ __forceinline__ void form(char* piece, int, int channel) const {
-    float v[kPiece<T>];
-    read_piece<T>(v, piece);
-#pragma unroll
-    for (int first = 0; first < kPiece<T>; first += 4) {
-      float mean[4], scale[4], shift[4];
-      load_constants(mean, affine + channel + first);
-      load_constants(scale, affine + channels + channel + first);
-      load_constants(shift, affine + 2 * channels + channel + first);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        float z = affine_of(v[first + e] - mean[e], scale[e], shift[e]);
-        v[first + e] = relu ? zero_up_to_zero(z, z) : z;
-      }
+  struct Constants {
+    float mean[4], scale[4], shift[4];
+
+    __device__ __forceinline__ Constants(const ActivationSource& source, int channel) {
+      load_constants(mean, source.affine + channel);
+      load_constants(scale, source.affine + source.channels + channel);
+      load_constants(shift, source.affine + 2 * source.channels + channel);
     }
-    write_piece<T>(piece, v);
+  };
+
+  __device__ __forceinline__ void form(char* quarter, int, const Constants& at) const {
+    float v[4];
+    read_four<T>(v, quarter);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      float z = affine_of(v[e] - at.mean[e], at.scale[e], at.shift[e]);
+      v[e] = relu ? relu_of(z) : z;
+    }
+    write_four<T>(quarter, v);
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
@@ -64,7 +69,7 @@ struct ActivationSource {
     }
     const float* a = affine + channel;
     float z = affine_of(to_acc(value) - __ldg(a), __ldg(a + channels), __ldg(a + 2 * channels));
-    return from_acc<T>(relu ? zero_up_to_zero(z, z) : z);
+    return from_acc<T>(relu ? relu_of(z) : z);
   }
 };
 
@@ -91,23 +96,38 @@ struct DrawSource {
   __device__ __forceinline__ const T* tensor(int i) const { return i == 0 ? grad : i == 1 && raw ? raw : out; }
   __device__ __forceinline__ bool forms() const { return raw || out; }
 
-  __device__ __forceinline__ void form(char* piece, int tile_bytes, int channel) const {
-    float g[kPiece<T>];
-    read_piece<T>(g, piece);
+  struct Constants {
+    float mean[4], scale[4], shift[4], mean_g[4], slope[4];
+
+    __device__ __forceinline__ Constants(const DrawSource& source, int channel) {
+      if (source.raw) {
+        load_constants(mean, source.affine + channel);
+        load_constants(scale, source.affine + source.channels + channel);
+        load_constants(shift, source.affine + 2 * source.channels + channel);
+        load_constants(mean_g, source.mean_g + channel);
+        load_constants(slope, source.slope + channel);
+      }
+    }
+  };
+
+  __device__ __forceinline__ void form(char* quarter, int tile_bytes, const Constants& at) const {
+    float g[4], v[4];
+    read_four<T>(g, quarter);
     if (out) {
-      float argument[kPiece<T>];
-      read_piece<T>(argument, piece + (raw ? 2 : 1) * tile_bytes);
+      read_four<T>(v, quarter + (raw ? 2 : 1) * tile_bytes);
 #pragma unroll
-      for (int e = 0; e < kPiece<T>; ++e) {
-        g[e] = zero_up_to_zero(argument[e], g[e]);
+      for (int e = 0; e < 4; ++e) {
+        g[e] = zero_up_to_zero(v[e], g[e]);
       }
     }
     if (raw) {
-      float v[kPiece<T>];
-      read_piece<T>(v, piece + tile_bytes);
-      form_batch_norm(g, v, channel);
+      read_four<T>(v, quarter + tile_bytes);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        g[e] = draw_of(g[e], v[e] - at.mean[e], at.scale[e], at.shift[e], at.mean_g[e], at.slope[e]);
+      }
     }
-    write_piece<T>(piece, g);
+    write_four<T>(quarter, g);
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
@@ -125,24 +145,6 @@ struct DrawSource {
   }
 
  private:
-  // draw from g, masked unless by the affine, and raw. Four channels at a time, for want of registers.
-  __device__ __forceinline__ void form_batch_norm(float (&g)[kPiece<T>], const float (&v)[kPiece<T>],
-                                                  int channel) const {
-#pragma unroll
-    for (int first = 0; first < kPiece<T>; first += 4) {
-      float mean[4], scale[4], shift[4], mean_of_g[4], slopes[4];
-      load_constants(mean, affine + channel + first);
-      load_constants(scale, affine + channels + channel + first);
-      load_constants(shift, affine + 2 * channels + channel + first);
-      load_constants(mean_of_g, mean_g + channel + first);
-      load_constants(slopes, slope + channel + first);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        g[first + e] = draw_of(g[first + e], v[first + e] - mean[e], scale[e], shift[e], mean_of_g[e], slopes[e]);
-      }
-    }
-  }
-
   __device__ __forceinline__ float draw_of(float g, float centred, float scale, float shift, float mean_of_g,
                                            float slope_of_g) const {
     if (relu && !out) {

@@ -10,15 +10,18 @@
 
 namespace resnet_fused::cuda {
 
-// Of 2 x 2 warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 255 for 2, 168 for 3.
-template <int TILE_M, int TILE_N, int MIN_BLOCKS>
+// Of WARPS_M rows of warps. MIN_BLOCKS on a multiprocessor bound the registers of a thread: by 128 for 2, 80 for 3.
+template <int TILE_M, int TILE_N, int WARPS_M, int MIN_BLOCKS>
 struct Tile {
   static constexpr int kTileM = TILE_M, kTileN = TILE_N, kMinBlocks = MIN_BLOCKS;
-  static constexpr int kWarpsM = 2, kWarpM = TILE_M / 2, kWarpN = TILE_N / 2;
+  static constexpr int kWarpsM = WARPS_M, kWarpM = TILE_M / WARPS_M, kWarpN = TILE_N / (kTileWarps / WARPS_M);
 };
-using Tile128x128 = Tile<128, 128, 2>;
-using Tile128x64 = Tile<128, 64, 2>;
-using Tile64x64 = Tile<64, 64, 3>;
+using Tile128x128 = Tile<128, 128, 2, 2>;
+using Tile128x64 = Tile<128, 64, 4, 2>;
+using Tile64x64 = Tile<64, 64, 2, 2>;
+// Of the passes whose prologues take more registers than two blocks have for large tiles.
+template <typename T, typename TileShape>
+constexpr int kDrawMinBlocks = sizeof(T) == 4 || TileShape::kTileN == 128 ? 1 : TileShape::kMinBlocks;
 
 constexpr int kChunkPieces = 4;
 template <typename T>
@@ -28,6 +31,7 @@ constexpr int kTileK = kChunkPieces * kPiece<T>;
 template <typename T, int EXTENT>
 struct ReductionInner {
   static constexpr bool kInner = true;
+  using Element = T;
   static constexpr int kRows = EXTENT, kRowPieces = kChunkPieces;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 
@@ -40,6 +44,7 @@ struct ReductionInner {
 template <typename T, int EXTENT>
 struct ReductionOuter {
   static constexpr bool kInner = false;
+  using Element = T;
   static constexpr int kRows = kTileK<T>, kRowPieces = EXTENT / kPiece<T>;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 
@@ -53,6 +58,8 @@ struct ReductionOuter {
 // The pieces of a tile that a thread copies, and forms, are its own: one column of pieces, every kRowStep-th row.
 template <typename Layout>
 struct OwnPieces {
+  static constexpr int kElementBytes = sizeof(typename Layout::Element);
+  static constexpr int kPieceElements = kPiece<typename Layout::Element>;
   static constexpr int kRowStep = kTileThreads / Layout::kRowPieces;
   static constexpr int kCount = Layout::kRows / kRowStep;
   static_assert(kCount * kRowStep == Layout::kRows, "threads divide the tile");

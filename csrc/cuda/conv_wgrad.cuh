@@ -42,7 +42,7 @@ __device__ __forceinline__ void finish_wgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
+__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::Element, TileShape>)
     conv_wgrad_kernel(const __grid_constant__ ConvWgradKernelParams p) {
   using T = typename Math::Element;
   using Draw = PixelRows<T, TileShape::kTileM, DrawSource<T>, VECTOR>;

@@ -30,15 +30,16 @@ struct TilePlan {
   int64_t blocks(int groups) const { return int64_t{row_tiles} * column_tiles * groups * splits; }
 };
 
-constexpr int kTileThreads = 128;  // of all tiles
+constexpr int kTileThreads = 256;  // of all tiles
+constexpr int kTileWarps = kTileThreads / 32;
 constexpr int kRowBytes = 64;  // of a tile in shared memory: a chunk of the reduction
 
 inline int piece_elements(DType dtype) { return 16 / element_bytes(dtype); }
 inline int chunk_elements(DType dtype) { return kRowBytes / element_bytes(dtype); }
 
-// Tiles staged as float32 by the epilogue, and its sums over columns.
-inline int staged_bytes(TileSize tile, DType dtype) {
-  return 4 * (tile.m * (tile.n + 8) + kTileThreads * piece_elements(dtype));
+// Tiles staged as float32 by the epilogue, and its sums over columns, two for each warp.
+inline int staged_bytes(TileSize tile) {
+  return 4 * (tile.m * (tile.n + 8) + 2 * kTileWarps * tile.n);
 }
 
 // Four stages hide memory's latency better than three, and two blocks on a multiprocessor better than four stages. CUDA
@@ -56,7 +57,7 @@ inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vect
   TilePlan plan{tile, vector};
   plan.a_bytes = size.m * a * kRowBytes;
   plan.stage_bytes = plan.a_bytes + size.n * b * kRowBytes;
-  int staged = staged_bytes(size, problem.dtype);
+  int staged = staged_bytes(size);
   plan.stages = choose_stages(plan.stage_bytes, staged, problem.device.shared_bytes);
   plan.shared_bytes = std::max(plan.stages * plan.stage_bytes, staged);
   plan.row_tiles = ceil_div(rows, size.m);
