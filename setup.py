@@ -1,7 +1,7 @@
 """Builds resnet_fused._cpu, and resnet_fused._cuda where an nvcc of torch's CUDA version is found.
 
     RESNET_FUSED_CUDA=auto|0|1   build the CUDA extension if possible (default), never, or fail without it
-    TORCH_CUDA_ARCH_LIST         its architectures, default 8.0+PTX
+    TORCH_CUDA_ARCH_LIST         its architectures, default 8.0+PTX;9.0a (without 9.0a, Hopper runs Ampere's convolutions)
     MAX_JOBS                     compilers at a time, default 2
 
 The build uses the torch that is installed (`pip install --no-build-isolation .`) and downloads nothing.
@@ -54,10 +54,13 @@ CUDA_SOURCES = [
     "csrc/cuda/bn_statistics.cu",
     "csrc/cuda/build_facts.cu",
     "csrc/cuda/conv_dgrad.cu",
+    "csrc/cuda/conv_dgrad_sm90.cu",
     "csrc/cuda/conv_fprop.cu",
+    "csrc/cuda/conv_fprop_sm90.cu",
     "csrc/cuda/conv_merge.cu",
     "csrc/cuda/conv_unsupported.cpp",
     "csrc/cuda/conv_wgrad.cu",
+    "csrc/cuda/conv_wgrad_sm90.cu",
     "csrc/cuda/stem_pool.cu",
     "csrc/torch/cuda_context.cpp",
     "csrc/torch/cuda_conv.cpp",
@@ -122,11 +125,12 @@ def extensions():
         "resnet_fused._cpu", CPU_SOURCES, define_macros=macros, extra_compile_args={"cxx": CXX_FLAGS}
     )
     if wants_cuda():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX")
+        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX;9.0a")
+        cuda_macros = [("RESNET_FUSED_SM90A", None)] if "9.0a" in architectures else []
         yield cpp_extension.CUDAExtension(
             "resnet_fused._cuda",
             CUDA_SOURCES,
-            define_macros=macros[:1],
+            define_macros=macros[:1] + cuda_macros,
             extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
         )
 

@@ -31,8 +31,8 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def architecture(major: int, minor: int) -> str:
-    """As TORCH_CUDA_ARCH_LIST names it: machine code for this device and nothing else."""
-    return f"{major}.{minor}"
+    """As TORCH_CUDA_ARCH_LIST names it: machine code for this device and nothing else; Hopper's own instructions too."""
+    return f"{major}.{minor}" + "a" * ((major, minor) == (9, 0))
 
 
 def compile_for(architectures: str) -> None:

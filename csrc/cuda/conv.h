@@ -20,10 +20,12 @@ struct ConvShape {
   int groups;
 };
 
-// What the choice of tiles depends on, from cudaDeviceProp: multiProcessorCount and sharedMemPerBlockOptin.
+// What the choice of tiles depends on, from cudaDeviceProp: multiProcessorCount and sharedMemPerBlockOptin; and whether
+// it has wgmma, and the build machine code for that (sm_90a).
 struct DeviceLimits {
   int multiprocessors;
   int shared_bytes;
+  bool wgmma;
 };
 
 struct ConvProblem {

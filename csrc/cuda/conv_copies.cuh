@@ -36,7 +36,7 @@ struct OwnCopies {
     // Four channels of all pieces at a time, whose constants are read once and take few registers. Where pieces have
     // two such quarters, half of the threads begin with the second: all with the first would be in half of the banks.
     constexpr int kQuarters = Own::kPieceElements / 4;
-    int begin = kQuarters > 1 ? Own::offset(0) / 128 % 2 : 0;
+    int begin = kQuarters > 1 ? threadIdx.x / 8 % 2 : 0;
 #pragma unroll 1
     for (int i = 0; i < kQuarters; ++i) {
       int first = 4 * (i ^ begin);

@@ -7,17 +7,6 @@
 #include "conv_merge.h"
 
 namespace resnet_fused::cuda {
-namespace {
-
-struct Dgrad {
-  template <typename Math, typename TileShape, bool VECTOR>
-  static auto kernel() {
-    return conv_dgrad_kernel<Math, TileShape, VECTOR>;
-  }
-};
-
-}  // namespace
-
 int64_t conv_dgrad_workspace(const ConvDgradParams& params) {
   return params.sums ? int64_t{plan_conv_dgrad(params).row_tiles} * 2 * params.problem.shape.C * sizeof(float) : 0;
 }
@@ -39,8 +28,10 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
       window,
       window_steps(window, shape.groups),
       class_filter_steps(shape, tap_step)};
-  launch(choose_kernel<Dgrad>(params.problem, plan), "conv_dgrad", plan.blocks(shape.groups), kTileThreads,
-               plan.shared_bytes, stream, kernel_params);
+  ConvDgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
+                               ? conv_dgrad_sm90_kernel(params.problem.dtype, plan.tile)
+                               : choose_kernel<Dgrad>(params.problem, plan);
+  launch(kernel, "conv_dgrad", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (params.sums) {
     const float* invstd = params.input.affine + 3 * int64_t{shape.C};
     launch_conv_sums({kernel_params.partials, plan.row_tiles, shape.C, invstd, params.sums}, stream);

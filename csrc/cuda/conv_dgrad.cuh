@@ -127,7 +127,7 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::Element, TileShape>)
+__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
     conv_dgrad_kernel(const __grid_constant__ ConvDgradKernelParams p) {
   using T = typename Math::Element;
   using Pixels = PixelGather<T, TileShape, DrawSource<T>, VECTOR>;
@@ -155,5 +155,16 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::El
       output_columns(block.group, group_channels, first_channel, tile.column(), p.vector_store);
   finish_dgrad<T>(tile, p, pixel_class, block.row_tile, first_pixel, columns);
 }
+
+struct Dgrad {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_dgrad_kernel<Math, TileShape, VECTOR>;
+  }
+};
+
+// Of conv_dgrad_sm90.cu.
+using ConvDgradKernel = void (*)(ConvDgradKernelParams);
+ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, TileChoice tile);
 
 }  // namespace resnet_fused::cuda

@@ -4,17 +4,6 @@
 #include "launch.cuh"
 
 namespace resnet_fused::cuda {
-namespace {
-
-struct Fprop {
-  template <typename Math, typename TileShape, bool VECTOR>
-  static auto kernel() {
-    return conv_fprop_kernel<Math, TileShape, VECTOR>;
-  }
-};
-
-}  // namespace
-
 int64_t conv_fprop_workspace(const ConvFpropParams& params) {
   int64_t row = params.problem.shape.K * sizeof(float);
   return params.stats ? plan_conv_fprop(params).row_tiles * kStatisticsRows * row : 0;
@@ -30,8 +19,10 @@ void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStrea
                                       whole_pieces(shape.K, params.problem) && all_aligned(params.y, params.residual),
                                       window,
                                       window_steps(window, shape.groups)};
-  launch(choose_kernel<Fprop>(params.problem, plan), "conv_fprop", plan.blocks(shape.groups), kTileThreads,
-               plan.shared_bytes, stream, kernel_params);
+  ConvFpropKernel kernel = multiplies_by_wgmma(params.problem, plan)
+                               ? conv_fprop_sm90_kernel(params.problem.dtype, plan.tile)
+                               : choose_kernel<Fprop>(params.problem, plan);
+  launch(kernel, "conv_fprop", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (params.stats) {
     int tile_pixels = tile_size(plan.tile).m, pixels = shape.N * shape.P * shape.Q;
     launch_conv_statistics({kernel_params.partials, plan.row_tiles, shape.K, tile_pixels, pixels, params.stats},

@@ -121,4 +121,15 @@ __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
   }
 }
 
+struct Fprop {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_fprop_kernel<Math, TileShape, VECTOR>;
+  }
+};
+
+// Of conv_fprop_sm90.cu.
+using ConvFpropKernel = void (*)(ConvFpropKernelParams);
+ConvFpropKernel conv_fprop_sm90_kernel(DType dtype, TileChoice tile);
+
 }  // namespace resnet_fused::cuda

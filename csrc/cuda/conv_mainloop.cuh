@@ -3,7 +3,9 @@
 //         its tensors, the first of which is what enters the product,
 //     form(tiles, lag): applies the prologue to this thread's own pieces of the chunk that was loaded `lag` loads ago.
 // A thread forms only what it copied itself, so that nothing has to be waited for between copy and prologue but its own
-// copies, and each element is formed once, however many warps read it.
+// copies, and each element is formed once, however many warps read it. The product of a chunk may run beside the
+// forming of the next: multiply() starts it, finish() waits for it; publish() stands behind what a thread wrote to shared
+// memory and before the barrier.
 #pragma once
 
 #include "arch/cp_async.cuh"
@@ -11,7 +13,7 @@
 
 namespace resnet_fused::cuda {
 
-extern __shared__ __align__(128) char shared_memory[];
+extern __shared__ __align__(1024) char shared_memory[];  // the swizzle of wgmma repeats after as much
 
 // Until at most `pending` of this thread's groups of copies, the latest, are under way.
 __device__ __forceinline__ void wait_for_copies(int pending) {
@@ -47,6 +49,7 @@ __device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& 
   b.form(current + a_bytes, lag);
   for (int chunk = 0; chunk < chunks; ++chunk) {
     wait_for_copies(stages - 3);  // those of the next chunk are there
+    product.publish();
     __syncthreads();  // the current chunk is formed, and nobody reads the previous one any more, whose stage comes next
     a.load(loading);
     b.load(loading + a_bytes);
@@ -56,6 +59,7 @@ __device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& 
     current = after(current);
     a.form(current, lag);
     b.form(current + a_bytes, lag);
+    product.finish();
   }
   cp_async_wait<0>();
   __syncthreads();  // shared memory is free for the epilogue

@@ -58,6 +58,12 @@ __device__ __forceinline__ void load_fragments(uint32_t (&r)[4], const char* til
   }
 }
 
+// Blocks on a multiprocessor, of the passes whose prologues and fragments take more registers than two of large tiles
+// have.
+template <typename Math, typename TileShape>
+constexpr int kDrawMinBlocks =
+    sizeof(typename Math::Element) == 4 || TileShape::kTileN == 128 ? 1 : TileShape::kMinBlocks;
+
 template <typename Math, typename TileShape, typename LayoutA, typename LayoutB>
 struct Product {
   using T = typename Math::Element;
@@ -102,6 +108,9 @@ struct Product {
       }
     }
   }
+
+  __device__ __forceinline__ void publish() const {}
+  __device__ __forceinline__ void finish() const {}
 
   // The accumulators as a matrix, rows `pitch` apart.
   __device__ __forceinline__ void store(float* staged, int pitch) const {

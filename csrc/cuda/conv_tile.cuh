@@ -2,7 +2,8 @@
 //
 // The block computes a tile [kTileM][kTileN] of the result, a chunk of kTileK of the reduction at a time. A chunk of an
 // operand is stored as rows of pieces, in one of two orders: the one in which memory has it.
-// Pieces are swizzled: the 8 rows that ldmatrix reads at a time lie in different banks.
+// Pieces are swizzled: the 8 rows that ldmatrix reads at a time lie in different banks. The orders of 16-bit elements
+// are the ones that wgmma's descriptors know.
 #pragma once
 
 #include "conv_element.cuh"
@@ -18,10 +19,8 @@ struct Tile {
 };
 using Tile128x128 = Tile<128, 128, 2, 2>;
 using Tile128x64 = Tile<128, 64, 4, 2>;
+using Tile64x128 = Tile<64, 128, 1, 2>;
 using Tile64x64 = Tile<64, 64, 2, 2>;
-// Of the passes whose prologues take more registers than two blocks have for large tiles.
-template <typename T, typename TileShape>
-constexpr int kDrawMinBlocks = sizeof(T) == 4 || TileShape::kTileN == 128 ? 1 : TileShape::kMinBlocks;
 
 constexpr int kChunkPieces = 4;
 template <typename T>
@@ -48,10 +47,16 @@ struct ReductionOuter {
   static constexpr int kRows = kTileK<T>, kRowPieces = EXTENT / kPiece<T>;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 
-  // float32 has no ldmatrix.trans: there, a warp reads 4 rows of 2 neighbouring pieces.
+  static constexpr int kBlockBytes = kRows * 128;  // of all rows of 64 columns of 16 bits
+
+  // float32 has no ldmatrix.trans: there, a warp reads 4 rows of 2 neighbouring pieces. 16 bits come in blocks of 64
+  // columns, one after another.
   static __device__ __forceinline__ int offset(int row, int piece) {
-    int swizzle = sizeof(T) == 4 ? 2 * row % 8 : row % 8;
-    return (row * kRowPieces + (piece ^ swizzle)) * kPieceBytes;
+    if constexpr (sizeof(T) == 4) {
+      return (row * kRowPieces + (piece ^ 2 * row % 8)) * kPieceBytes;
+    } else {
+      return piece / 8 * kBlockBytes + (row * 8 + (piece % 8 ^ row % 8)) * kPieceBytes;
+    }
   }
 };
 

@@ -7,13 +7,6 @@
 namespace resnet_fused::cuda {
 namespace {
 
-struct Wgrad {
-  template <typename Math, typename TileShape, bool VECTOR>
-  static auto kernel() {
-    return conv_wgrad_kernel<Math, TileShape, VECTOR>;
-  }
-};
-
 int64_t weights(const ConvShape& s) { return int64_t{s.K} * s.R * s.S * (s.C / s.groups); }
 
 }  // namespace
@@ -29,8 +22,10 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
   float* partials = plan.splits > 1 ? static_cast<float*>(workspace) : nullptr;
   ConvWgradKernelParams kernel_params{params, plan, partials,
                                       whole_pieces(shape.C, params.problem) && aligned(params.dw)};
-  launch(choose_kernel<Wgrad>(params.problem, plan), "conv_wgrad", plan.blocks(shape.groups), kTileThreads,
-               plan.shared_bytes, stream, kernel_params);
+  ConvWgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
+                               ? conv_wgrad_sm90_kernel(params.problem.dtype, plan.tile)
+                               : choose_kernel<Wgrad>(params.problem, plan);
+  launch(kernel, "conv_wgrad", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (partials) {
     launch_conv_splits({partials, plan.splits, weights(shape), params.problem.dtype, params.dw}, stream);
   }

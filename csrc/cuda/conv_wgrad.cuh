@@ -42,7 +42,7 @@ __device__ __forceinline__ void finish_wgrad(const StagedTile<T, TileShape>& til
 }
 
 template <typename Math, typename TileShape, bool VECTOR>
-__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::Element, TileShape>)
+__global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
     conv_wgrad_kernel(const __grid_constant__ ConvWgradKernelParams p) {
   using T = typename Math::Element;
   using Draw = PixelRows<T, TileShape::kTileM, DrawSource<T>, VECTOR>;
@@ -67,5 +67,16 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<typename Math::El
   finish_wgrad<T>(tile, p, filter * row_elements + column, group_filters - first_filter, row_elements, split, count,
                   p.vector_store && count > 0);
 }
+
+struct Wgrad {
+  template <typename Math, typename TileShape, bool VECTOR>
+  static auto kernel() {
+    return conv_wgrad_kernel<Math, TileShape, VECTOR>;
+  }
+};
+
+// Of conv_wgrad_sm90.cu.
+using ConvWgradKernel = void (*)(ConvWgradKernelParams);
+ConvWgradKernel conv_wgrad_sm90_kernel(DType dtype, TileChoice tile);
 
 }  // namespace resnet_fused::cuda

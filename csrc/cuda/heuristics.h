@@ -7,13 +7,13 @@
 
 namespace resnet_fused::cuda {
 
-enum class TileChoice : int { k128x128, k128x64, k64x64 };
+enum class TileChoice : int { k128x128, k128x64, k64x128, k64x64 };
 
 struct TileSize {
   int m, n;
 };
 inline TileSize tile_size(TileChoice tile) {
-  constexpr TileSize kSizes[] = {{128, 128}, {128, 64}, {64, 64}};
+  constexpr TileSize kSizes[] = {{128, 128}, {128, 64}, {64, 128}, {64, 64}};
   return kSizes[static_cast<int>(tile)];
 }
 
@@ -71,6 +71,11 @@ inline bool has_large_tiles(const ConvProblem& problem, bool vector) {
   return vector && (problem.dtype != DType::kFloat32 || problem.allow_tf32);
 }
 
+// Warpgroups multiply 64 rows of 16-bit elements, copied in pieces.
+inline bool multiplies_by_wgmma(const ConvProblem& problem, const TilePlan& plan) {
+  return problem.device.wgmma && element_bytes(problem.dtype) == 2 && plan.vector && plan.tile != TileChoice::k64x64;
+}
+
 // The largest tile that leaves neither multiprocessors nor more than half of its columns idle.
 inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t rows, int64_t columns, int a) {
   for (TileChoice tile : {TileChoice::k128x128, TileChoice::k128x64}) {
@@ -83,6 +88,10 @@ inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t row
   }
   return plan_tile(TileChoice::k64x64, problem, vector, rows, columns, a, 1);
 }
+
+// Whether operands are formed in a pass over memory of their own, before the convolution: within it they would be formed
+// anew for every tap that reads them, which takes longer.
+inline bool forms_in_memory(const ConvShape& s) { return s.R * s.S > 1; }
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
@@ -134,6 +143,8 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   TileChoice tile = TileChoice::k64x64;
   if (has_large_tiles(p.problem, vector) && rows > 64) {
     tile = columns > 64 ? TileChoice::k128x128 : TileChoice::k128x64;
+  } else if (TilePlan wide{TileChoice::k64x128, vector}; multiplies_by_wgmma(p.problem, wide)) {
+    tile = wide.tile;
   }
   TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 1);
   // Two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.

@@ -15,6 +15,12 @@ cuda::DeviceLimits device_limits(const at::Tensor& x) {
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, x.get_device()));
   C10_CUDA_CHECK(
       cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, x.get_device()));
+#ifdef RESNET_FUSED_SM90A
+  int major = 0, minor = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, x.get_device()));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, x.get_device()));
+  limits.wgmma = major == 9 && minor == 0;
+#endif
   return limits;
 }
 

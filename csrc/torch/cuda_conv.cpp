@@ -1,5 +1,5 @@
 // Convolutions by the kernels of csrc/cuda: tensors to their arguments.
-#include "../cuda/conv.h"
+#include "../cuda/heuristics.h"
 
 #include <ATen/ops/mul.h>
 
@@ -8,12 +8,14 @@
 
 #include "bn_operators.h"
 #include "conv_call.h"
+#include "conv_library.h"
 #include "cuda_device.h"
 
 namespace resnet_fused {
 namespace {
 
 constexpr auto kLast = at::MemoryFormat::ChannelsLast;
+const OptionalTensor kNone;
 
 bool fits_int(std::initializer_list<at::IntArrayRef> sizes) {
   return std::all_of(sizes.begin(), sizes.end(), [](at::IntArrayRef s) {
@@ -82,6 +84,10 @@ bool CudaDevice::serves(const at::Tensor& x, const at::Tensor& weight, const Con
 std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                           const ConvParams& conv, bool statistics,
                                                           const EpilogueParams& epilogue) {
+  if (given(operand.prologue) && cuda::forms_in_memory(problem_of(operand.x, weight, conv).shape)) {
+    at::Tensor formed = form_operand(*this, operand);
+    return conv_fprop({formed, kNone, false}, weight, conv, statistics, epilogue);
+  }
   KeptTensors kept;
   cuda::ConvFpropParams params{};
   params.problem = problem_of(operand.x, weight, conv);
@@ -124,6 +130,11 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
   cuda::ConvProblem problem = problem_of(x, weight, conv);
   const cuda::ConvShape& shape = problem.shape;
   check_grad_size(grad.grad, {shape.N, shape.K, shape.P, shape.Q});
+  if ((grad.relu || given(grad.raw)) && cuda::forms_in_memory(shape)) {
+    at::Tensor formed = form_draw(*this, grad, kLast);
+    return conv_backward({formed, kNone, kNone, kNone, kNone, false}, operand, weight, conv, reduce, add, want_dx,
+                         want_dw);
+  }
   cuda::DrawTensor draw = draw_of(kept, grad);
   cuda::ActivationTensor input = activation_of(kept, operand);
   at::Tensor dx, dw, sums;
@@ -147,6 +158,9 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
   }
   if (want_dw) {
+    if (given(operand.prologue) && cuda::forms_in_memory(shape)) {
+      input = activation_of(kept, {kept.keep(form_operand(*this, operand)), kNone, false});
+    }
     dw = at::empty(weight.sizes(), weight.options().memory_format(kLast));
     cuda::ConvWgradParams params{problem, draw, input, dw.mutable_data_ptr()};
     at::Tensor memory = workspace(cuda::conv_wgrad_workspace(params));

@@ -9,7 +9,8 @@ from emulator import build
 from package_build import nvcc_flags
 
 CUDA = build.ROOT / "csrc" / "cuda"
-KERNELS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_merge")  # .cu files
+KERNELS = ("conv_fprop", "conv_dgrad", "conv_wgrad", "conv_merge", "conv_fprop_sm90", "conv_dgrad_sm90",
+           "conv_wgrad_sm90")  # .cu files, fmt: skip
 HOST = [CUDA / "conv_unsupported.cpp", Path(__file__).parent / "cuda_conv_entry.cpp"]
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
@@ -31,7 +32,7 @@ class Shape(Structure):
 
 
 class Device(Structure):
-    _fields_ = [("multiprocessors", c_int), ("shared_bytes", c_int)]
+    _fields_ = [("multiprocessors", c_int), ("shared_bytes", c_int), ("wgmma", c_bool)]
 
 
 class Problem(Structure):
@@ -106,10 +107,11 @@ class CudaConvolutions:
     """`device` is what tiles are chosen for: multiprocessors and bytes of shared memory. All tensors but vectors begin
     `offset` elements after a multiple of 16 bytes, and the `shifted`-th input of a call one element after one."""
 
-    def __init__(self, emulated, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10, offset=0, shifted=None):
+    def __init__(self, emulated, allow_tf32=False, multiprocessors=1, shared_bytes=99 << 10, offset=0, shifted=None,
+                 wgmma=False):  # fmt: skip
         self.emulated, self.library = emulated, emulated.functions
         self.allow_tf32 = allow_tf32
-        self.device = Device(multiprocessors, shared_bytes)
+        self.device = Device(multiprocessors, shared_bytes, wgmma)
         self.offset, self.shifted = offset, shifted
         self.inputs = 0
         self.plans = []

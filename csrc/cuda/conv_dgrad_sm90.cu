@@ -1,0 +1,10 @@
+#include "conv_choose_sm90.cuh"
+#include "conv_dgrad.cuh"
+
+namespace resnet_fused::cuda {
+
+ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, TileChoice tile) {
+  return choose_sm90_kernel<Dgrad>(dtype, tile);
+}
+
+}  // namespace resnet_fused::cuda
