@@ -25,6 +25,7 @@ u32 thread_of(const Lane& lane) {
 }
 
 void record(Lane& lane, const Write& write) {
+  const AsBookkeeper as_bookkeeper;
   proxy.writer.resize(block.shared_bytes);
   const u16 writer = static_cast<u16>(1 + thread_of(lane));
   bool known = !write.copy;
@@ -40,6 +41,7 @@ void record(Lane& lane, const Write& write) {
 }  // namespace
 
 void reset_async_proxy() {
+  const AsBookkeeper as_bookkeeper;
   if (!proxy.writer.empty()) {
     proxy.writer.clear();
     for (std::vector<Write>& writes : proxy.writes) {
@@ -60,6 +62,7 @@ void copied(Lane& lane, u32 address, u32 bytes) {
 }
 
 void fence_async_proxy(Lane& lane) {
+  const AsBookkeeper as_bookkeeper;
   const u16 writer = static_cast<u16>(1 + thread_of(lane));
   std::vector<Write>& writes = proxy.writes[thread_of(lane)];
   const std::vector<Write> before = std::move(writes);

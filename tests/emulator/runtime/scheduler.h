@@ -96,8 +96,9 @@ void try_barriers();  // a lane ended: the others may be complete
 // kernel_access.cpp: copies source_bytes and fills up with zeros.
 void copy_bytes(u8* to, const u8* from, u32 bytes, u32 source_bytes);
 
-// tensor_core.cpp: d [16][n] += a [16][k] b [k][n]. Elements as in memory, [k][] where an operand is MN-major.
-void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, float* d);
+// tensor_core.cpp: d [16][n] = a [16][k] b [k][n], or += if `add`. Elements as in memory, [k][] where an operand is
+// MN-major.
+void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, bool add, float* d);
 
 // warpgroup.cpp
 void reset_products();

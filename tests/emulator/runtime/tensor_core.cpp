@@ -119,7 +119,7 @@ void transpose(u32 rows, u32 columns, const double* from, double* to) {
 
 }  // namespace
 
-void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, float* d) {
+void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, bool add, float* d) {
   constexpr u32 kRows = 16, kMostK = 16, kMostN = 256;
   const u32 n = shape.n, k = shape.k;
   double as_stored[kMostK * kMostN], a_rows[kRows * kMostK], b_rows[kMostK * kMostN], sums[kMostN];
@@ -133,7 +133,7 @@ void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, float*
   }
   for (u32 row = 0; row < kRows; ++row) {
     for (u32 column = 0; column < n; ++column) {
-      sums[column] = d[row * n + column];
+      sums[column] = add ? d[row * n + column] : 0.0;
     }
     for (u32 i = 0; i < k; ++i) {
       const double factor = a_rows[row * k + i];

@@ -1,8 +1,9 @@
 // wgmma. Each warp issues products and performs its 16 rows of them on its own, in order: at a random time, even before
 // the other warps have come, or as late as its wait allows. A wait ends when all four warps have issued what it is for.
-// From issue to wait the registers of d are poisoned.
+// From issue to wait the registers of d are poisoned, and the operands must stay as they are.
 //
-// For ThreadSanitizer a product is performed at once, by a thread that stands for its group, as in async_copy.cpp.
+// For ThreadSanitizer a product is performed at once, by a thread that stands for its group, as in async_copy.cpp. What
+// it knows of (memcpy and its like, for example) must not be used on lanes' stacks here.
 #include <deque>
 #include <memory>
 #include <string>
@@ -47,7 +48,8 @@ struct Accumulators {
 struct Product {
   Site* site;
   WarpgroupShape shape;
-  std::vector<u32> a, b;  // pieces
+  std::vector<u32> a, b;      // pieces
+  std::vector<u64> at_issue;  // their bytes
   bool add;
   u32 group;
   std::shared_ptr<Accumulators> d;
@@ -94,14 +96,35 @@ std::vector<u8> read_pieces(const std::vector<u32>& pieces) {
   return bytes;
 }
 
+// Calls function(word) on the operands' bytes.
+template <typename F>
+void each_word(const Product& product, const F& function) {
+  for (const std::vector<u32>* pieces : {&product.a, &product.b}) {
+    for (const u32 piece : *pieces) {
+      function(peek<u64>(block.shared + piece));
+      function(peek<u64>(block.shared + piece + 8));
+    }
+  }
+}
+
+void keep_operands(Product& product) {
+  product.at_issue.reserve((product.a.size() + product.b.size()) * 2);
+  each_word(product, [&](u64 word) { product.at_issue.push_back(word); });
+}
+
+void check_operands(Lane& lane, const Product& product) {
+  const u64* before = product.at_issue.data();
+  bool same = true;
+  each_word(product, [&](u64 word) { same &= word == *before++; });
+  if (!same) {
+    fail(lane, *product.site, "shared memory that the product reads was written between its issue and its wait");
+  }
+}
+
 void perform_next(WarpProducts& warp) {
   const Product& product = warp.pending[warp.performed++];
-  std::vector<float>& d = product.d->values;
-  if (!product.add) {
-    d.assign(d.size(), 0.0f);
-  }
   const std::vector<u8> a = read_pieces(product.a), b = read_pieces(product.b);
-  multiply_rows(product.shape, a.data(), b.data(), d.data());
+  multiply_rows(product.shape, a.data(), b.data(), product.add, product.d->values.data());
 }
 
 void perform_by_thread(LaneState* lanes, WarpProducts& warp) {
@@ -118,7 +141,7 @@ void perform_by_thread(LaneState* lanes, WarpProducts& warp) {
   acquired(thread.fiber, &thread.start);
   enter(thread.fiber);
   perform_next(warp);
-  leave(current_lane().fiber);
+  AsBookkeeper::resume();
 }
 
 void join_threads(LaneState* lanes, WarpProducts& warp, u32 end) {
@@ -186,29 +209,34 @@ void check_poison(LaneState* lanes, const Site& site, const Accumulators& d) {
   }
 }
 
-bool overlap(const std::vector<float*>& a, float* const* b) {
-  for (const float* one : a) {
-    for (size_t i = 0; i < a.size(); ++i) {
-      if (one == b[i]) {
-        return true;
-      }
+enum class Registers { kSame, kOther, kSome };
+
+Registers compare(const Accumulators& d, const IssueOperands& o) {
+  size_t same = 0, shared = 0;
+  const std::vector<float*>& ours = d.registers[0];
+  for (size_t i = 0; i < ours.size(); ++i) {
+    for (size_t j = 0; j < o.shape.n / 2; ++j) {
+      same += ours[i] == o.d[j] && i == j;
+      shared += ours[i] == o.d[j];
     }
   }
-  return false;
+  const bool all = same == ours.size() && d.shape.n == o.shape.n;
+  return all ? Registers::kSame : shared ? Registers::kSome : Registers::kOther;
 }
 
 // Those of the products under way, or null.
 std::shared_ptr<Accumulators> under_way(LaneState* lanes, WarpProducts& warp, Site& site, const IssueOperands& o) {
   for (const Product& product : warp.pending) {
     const Accumulators& d = *product.d;
-    if (d.shape.n == o.shape.n && std::equal(d.registers[0].begin(), d.registers[0].end(), o.d)) {
+    const Registers registers = compare(d, o);
+    if (registers == Registers::kSame) {
       if (d.shape.type != o.shape.type) {
         fail(*lanes, site, "products of different types add to the same registers without a wait");
       }
       check_poison(lanes, site, d);
       return product.d;
     }
-    if (overlap(d.registers[0], o.d)) {
+    if (registers == Registers::kSome) {
       fail(*lanes, site, "some registers of d are another's that is under way");
     }
   }
@@ -224,8 +252,8 @@ std::shared_ptr<Accumulators> take_registers(LaneState* lanes, WarpProducts& war
   d->values.resize(kRows * o.shape.n);
   for (u32 lane = 0; lane < kWarpSize; ++lane) {
     float* const* registers = static_cast<const IssueOperands*>(lanes[lane].request.operands)->d;
-    d->registers[lane].assign(registers, registers + o.shape.n / 2);
     for (u32 i = 0; i < o.shape.n / 2; ++i) {
+      d->registers[lane].push_back(registers[i]);
       d->value(lane, i) = *registers[i];
       *registers[i] = bit_cast<float>(kPoison);
     }
@@ -253,14 +281,16 @@ void wake_warpgroup(u32 group) {
 }
 
 void execute_issue(LaneState* lanes, u32) {
+  const AsBookkeeper as_bookkeeper;
   used = true;
   WarpProducts& warp = products[lanes->warpid];
   Site& site = *lanes->request.site;
   const auto& o = *static_cast<const IssueOperands*>(lanes->request.operands);
   check_same(lanes, warp, site);
-  Product product = {&site, o.shape, {}, {}, o.add, static_cast<u32>(warp.committed.size()), nullptr};
+  Product product = {&site, o.shape, {}, {}, {}, o.add, static_cast<u32>(warp.committed.size()), nullptr};
   product.a = checked_pieces(*lanes, site, o.a, {o.shape.mn_major_a, lanes->warpid % kWarpsOfGroup * kRows, kRows});
   product.b = checked_pieces(*lanes, site, o.b, {o.shape.mn_major_b, 0, o.shape.n});
+  keep_operands(product);
   product.d = under_way(lanes, warp, site, o);
   if (!product.d) {
     product.d = take_registers(lanes, warp, site, o);
@@ -279,6 +309,7 @@ void execute_fence(LaneState* lanes, u32) {
 }
 
 void execute_commit(LaneState* lanes, u32) {
+  const AsBookkeeper as_bookkeeper;
   WarpProducts& warp = products[lanes->warpid];
   warp.committed.push_back(warp.issued);
 }
@@ -289,6 +320,7 @@ u32 first_not_waited_for(const WarpProducts& warp, u32 newest) {
 }
 
 void execute_wait(LaneState* lanes, u32) {
+  const AsBookkeeper as_bookkeeper;
   WarpProducts& warp = products[lanes->warpid];
   const Site& site = *lanes->request.site;
   const u32 end = first_not_waited_for(warp, lanes->request.qualifiers);
@@ -296,6 +328,7 @@ void execute_wait(LaneState* lanes, u32) {
     if (!warp.performed) {
       perform_next(warp);
     }
+    check_operands(*lanes, warp.pending.front());
     Accumulators& d = *warp.pending.front().d;
     if (--d.products == 0) {
       give_registers(lanes, warp, site, d);
@@ -325,6 +358,7 @@ void reset_products() {
   if (!used) {
     return;
   }
+  const AsBookkeeper as_bookkeeper;
   for (WarpProducts& warp : products) {
     for (const auto& thread : warp.threads) {  // of a launch that was given up
       end_shadow(thread->fiber);
