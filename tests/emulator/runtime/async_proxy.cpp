@@ -15,10 +15,11 @@ struct Write {
   u32 group;  // of the copy
 };
 
-struct {
+struct Proxy {
   std::vector<u16> writer;  // by byte: 1 + the thread whose write is the last, or 0 where it has been fenced
   std::vector<Write> writes[kMaxThreads];
-} proxy;
+};
+Proxy& proxy = *new Proxy;  // never destroyed, by a thread that is not the bookkeeper
 
 u32 thread_of(const Lane& lane) {
   return lane.warpid * kWarpSize + lane.laneid;

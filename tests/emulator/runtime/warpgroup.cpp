@@ -78,8 +78,9 @@ struct Issue {
   u32 warp;  // the first to issue it
 };
 
-WarpProducts products[kMaxThreads / kWarpSize];
-std::vector<Issue> issues[kMaxThreads / kWarpSize / kWarpsOfGroup];
+constexpr u32 kWarps = kMaxThreads / kWarpSize, kWarpgroups = kWarps / kWarpsOfGroup;
+WarpProducts* const products = new WarpProducts[kWarps]();  // never destroyed, by a thread that is not the bookkeeper
+std::vector<Issue>* const issues = new std::vector<Issue>[kWarpgroups];
 bool used;
 
 #ifdef EMULATOR_THREAD
@@ -359,14 +360,14 @@ void reset_products() {
     return;
   }
   const AsBookkeeper as_bookkeeper;
-  for (WarpProducts& warp : products) {
-    for (const auto& thread : warp.threads) {  // of a launch that was given up
+  for (u32 i = 0; i < kWarps; ++i) {
+    for (const auto& thread : products[i].threads) {  // of a launch that was given up
       end_shadow(thread->fiber);
     }
-    warp = {};
+    products[i] = {};
   }
-  for (std::vector<Issue>& issued : issues) {
-    issued.clear();
+  for (u32 i = 0; i < kWarpgroups; ++i) {
+    issues[i].clear();
   }
   used = false;
 }
