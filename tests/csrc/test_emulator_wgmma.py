@@ -159,6 +159,12 @@ def test_architecture():
     assert build.architecture_of("conv_fprop.cu") == "compute_80"
 
 
+def test_older_architectures(tmp_path):
+    """What includes the header compiles for them, and traps."""
+    command = ["nvcc", "-std=c++17", "-arch=sm_80", "-cubin", "-o", tmp_path / "kernels.cubin"]
+    subprocess.run([*command, KERNELS / f"{SOURCE}.cu"], check=True)
+
+
 def test_machine_code(tmp_path):
     """ptxas neither serializes the right kernels' products nor adds waits to them; it does both to mistaken ones."""
     nvdisasm = shutil.which("nvdisasm")

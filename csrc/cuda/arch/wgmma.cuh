@@ -36,7 +36,7 @@ template <int REGISTERS>
 __device__ __forceinline__ void hold_accumulators(float (&d)[REGISTERS]) {
 #pragma unroll
   for (int i = 0; i < REGISTERS; ++i) {
-    asm volatile("" : "+f"(d[i])::"memory");
+    asm volatile("" : "+f"(d[i]));
   }
 }
 
