@@ -23,11 +23,11 @@ CXX_FLAGS = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing",
 # -Og: kernels run as fast as with -O1, and compile in half the time.
 TRANSLATED_FLAGS = ["-Og", "-w", "-fvisibility=hidden", "-fno-exceptions"]
 RUNTIME_FLAGS = ["-O2", "-Wall", "-Wextra", "-fno-semantic-interposition"]
-RUNTIME_FILES = ["api", "arithmetic", "async_copy", "barrier", "counters", "fault", "fiber", "kernel_access",
-                 "launch", "memory", "scheduler", "tensor_core", "warp"]  # fmt: skip
+RUNTIME_FILES = ["api", "arithmetic", "async_copy", "async_proxy", "barrier", "counters", "fault", "fiber",
+                 "kernel_access", "launch", "matrix_descriptor", "memory", "scheduler", "tensor_core", "warp",
+                 "warpgroup"]  # fmt: skip
 CUDART_FILES = ["cudart", "cudart_device"]  # for launchers that nvcc compiled
-# PTX for sm_80 and no machine code.
-NVCC_FLAGS = ["-std=c++17", "-gencode", "arch=compute_80,code=compute_80", "-Xcompiler", "-fPIC"]
+NVCC_FLAGS = ["-std=c++17", "-Xcompiler", "-fPIC"]
 SANITIZERS = {
     None: [],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
@@ -61,6 +61,17 @@ def torch_flags() -> tuple[list[str], list[str]]:
     where = [flag for folder in folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
     includes = [flag for path in cpp_extension.include_paths() for flag in ("-isystem", path)]
     return includes, [*where, "-lc10", "-ltorch_cpu"]
+
+
+def architecture_of(source) -> str:
+    """sm_90a's instructions are for files that say so by their name."""
+    return "compute_90a" if Path(source).name.endswith("_sm90.cu") else "compute_80"
+
+
+def nvcc(source) -> list[str]:
+    """The compiler's command for a .cu file: PTX of its architecture and no machine code."""
+    architecture = architecture_of(source)
+    return ["nvcc", *NVCC_FLAGS, "-gencode", f"arch={architecture},code={architecture}"]
 
 
 @functools.cache
@@ -158,7 +169,7 @@ def _object(source: Path, flags) -> Path:
 
 def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
     """The host's object file and those of the translated kernels, both from one run of nvcc."""
-    command = ["nvcc", *NVCC_FLAGS, *nvcc_flags]
+    command = [*nvcc(source), *nvcc_flags]
     key = digest(command, source)
 
     def compile_cuda(folder):

@@ -21,12 +21,15 @@ class Translator(Operands):
         self.instruction: Instruction | None = None
         self.position = 0
         self.labels = {item.name: i for i, item in enumerate(entry.body) if isinstance(item, Label)}
+        opcodes = {item.parts[0] for item in entry.body if isinstance(item, Instruction)}
+        self.reads_by_async_proxy = "wgmma" in opcodes  # so writes to shared memory are told of
         self.targets = {item.name: item.labels for item in entry.body if isinstance(item, BranchTargets)}
 
     def site(self) -> str:
         """The record of the present instruction, for messages, checks and counters."""
         where = _where(self.module, self.instruction.location)
-        self.sites.append(f'  {{"{where}", "{self.instruction.text}"}},')
+        text = re.sub(r"\{([^,}]*),[^}]{80,},([^,}]*)\}", r"{\1, ...,\2}", self.instruction.text)
+        self.sites.append(f'  {{"{where}", "{text}"}},')
         return f"sites[{len(self.sites) - 1}]"
 
     def jump(self, label: str) -> str:

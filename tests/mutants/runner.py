@@ -68,7 +68,7 @@ def _ptx_of_mutant(mutant: Mutant, mutated: Path, source: str, ptx: str) -> str:
     if Path(source).stem not in mutant.compiled():
         return ptx
     path = mutated / "mutated.ptx"
-    build.run(["nvcc", *build.NVCC_FLAGS, *nvcc_flags(), "-ptx", mutated / source, "-o", path])
+    build.run([*build.nvcc(source), *nvcc_flags(), "-ptx", mutated / source, "-o", path])
     if _instructions(path.read_text()) == _instructions(ptx):
         raise Stale(f"{mutant.name}: no kernel differs; for a bug of the launchers' set host")
     return path.read_text()

@@ -1,5 +1,5 @@
-// Tensor core products of a warpgroup on Hopper, 4 warps from a multiple of 4 on (PTX ISA, wgmma): d [64][N] += a [64][k]
-// b [k][N], operands from shared memory, accumulated in float32. For sm_90a only; elsewhere they trap.
+// Hopper's tensor core products of a warpgroup, 4 warps from a multiple of 4 on (PTX ISA, wgmma): d [64][N] +=
+// a [64][k] b [k][N], operands from shared memory, accumulated in float32. For sm_90a only; elsewhere they trap.
 //
 // All 128 threads issue the same: wgmma_fence, products, wgmma_commit; wgmma_wait before d is used, or the operands'
 // memory is written. Thread t has rows 16 (t / 32) + t % 32 / 4 (d[4j], d[4j + 1]) and 8 more (d[4j + 2], d[4j + 3]),
@@ -36,7 +36,7 @@ template <int REGISTERS>
 __device__ __forceinline__ void hold_accumulators(float (&d)[REGISTERS]) {
 #pragma unroll
   for (int i = 0; i < REGISTERS; ++i) {
-    asm volatile("" : "+f"(d[i])::"memory");
+    asm volatile("" : "+f"(d[i]));
   }
 }
 

@@ -26,4 +26,5 @@ def translate(translator, instruction: Instruction) -> str:
     return code
 
 
-from . import bits, control, conversion, floating, integer, memory, warp  # noqa: E402, F401  (they register themselves)
+# They register themselves.
+from . import bits, control, conversion, floating, integer, memory, warp, warpgroup  # noqa: E402, F401

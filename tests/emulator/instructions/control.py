@@ -48,6 +48,10 @@ def sleep(t, i, m):
 
 @handles("membar", "fence")
 def fence(t, i, m):
+    if m.flag("proxy"):
+        m.one_of("async")
+        m.one_of("shared::cta", default="all")
+        return "fence_async_proxy(lane);"
     m.flag("sc")
     m.flag("acq_rel")
     m.one_of("cta", "gl", "gpu", "sys", "cluster")

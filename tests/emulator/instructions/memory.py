@@ -20,6 +20,12 @@ def _space(m):
 
 def _pointer(t, operand, space, size, access):
     """A C++ expression: the checked pointer to `size` bytes."""
+    pointer = _checked(t, operand, space, size, access)
+    told = t.reads_by_async_proxy and access != "kRead" and space in ("shared", "generic")
+    return f"written(lane, {pointer}, {size})" if told else pointer
+
+
+def _checked(t, operand, space, size, access):
     if space == "param":
         return f"reinterpret_cast<const u8*>({t.address(operand, 'u64')})"
     if space == "local":
@@ -157,4 +163,5 @@ def copy(t, i, m):
         raise Unsupported(f"a copy of {size} bytes")
     source_size = t.read(i.operands[3], "u32") if len(i.operands) > 3 else str(size)
     to, source = t.address(i.operands[0], "u32"), t.address(i.operands[1], "u64")
-    return f"copy_async(lane, {t.site()}, {to}, {source}, {size}, {source_size});"
+    told = f" copied(lane, {to}, {size});" if t.reads_by_async_proxy else ""
+    return f"copy_async(lane, {t.site()}, {to}, {source}, {size}, {source_size});{told}"

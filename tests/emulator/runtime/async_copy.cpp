@@ -4,6 +4,8 @@
 // it when it waits for the group. Whoever reads the destination without that is in a race with the copy.
 #include <string.h>
 
+#include <algorithm>
+
 #include "scheduler.h"
 
 namespace emulator {
@@ -64,6 +66,7 @@ void join_threads(LaneState& lane, u32 end) {
 }
 
 void wait_before(LaneState& lane, u32 end) {
+  lane.copies.waited = std::max(lane.copies.waited, end);
   land_groups(lane.copies, end);
   join_threads(lane, end);
 }
@@ -73,7 +76,7 @@ void wait_before(LaneState& lane, u32 end) {
 void end_copies(LaneState& lane, void* cell) {
   AsyncCopies& copies = lane.copies;
   copies.pending.clear();
-  copies.groups = 0;
+  copies.groups = copies.waited = 0;
   for (const auto& thread : copies.threads) {
     released(thread->fiber, cell);
     end_shadow(thread->fiber);
@@ -125,7 +128,8 @@ void copy_wait(Lane& lane, u32 newest_groups_not_waited_for) {
 }
 
 void copy_wait_all(Lane& lane) {
-  wait_before(state(lane), state(lane).copies.groups + 1);
+  copy_commit(lane);
+  wait_before(state(lane), state(lane).copies.groups);
 }
 
 }  // namespace emulator

@@ -72,6 +72,7 @@ void arrive(Lane& lane, Site& site, bool aligned, u32 id, u32 threads) {
     fail(lane, site, "lanes give the barrier different numbers of threads");
   }
   land_some(state(lane).copies);
+  perform_some(state(lane));
   b.threads = threads;
   b.arrived += 1;
   begun |= 1u << id;

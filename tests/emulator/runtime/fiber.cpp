@@ -178,6 +178,16 @@ void enter(const Fiber& fiber) {
 void leave(const Fiber& back_to) {
   enter(back_to);
 }
+void AsBookkeeper::resume() {
+  static void* bookkeeper = __tsan_create_fiber(0);
+  __tsan_switch_to_fiber(bookkeeper, kNoOrder);
+}
+AsBookkeeper::AsBookkeeper() : before_(__tsan_get_current_fiber()) {
+  resume();
+}
+AsBookkeeper::~AsBookkeeper() {
+  __tsan_switch_to_fiber(before_, kNoOrder);
+}
 #else
 void released(const Fiber&, void*) {
 }

@@ -39,4 +39,26 @@ void end_shadow(Fiber& fiber);
 void enter(const Fiber& fiber);
 void leave(const Fiber& back_to);
 
+// While one lives, what is done is the doing of one thread, the same for all of the runtime's own records: lanes
+// allocate and free them in turn.
+class AsBookkeeper {
+#ifdef EMULATOR_THREAD
+ public:
+  AsBookkeeper();
+  ~AsBookkeeper();
+  AsBookkeeper(const AsBookkeeper&) = delete;
+  AsBookkeeper& operator=(const AsBookkeeper&) = delete;
+  static void resume();  // after enter()
+
+ private:
+  void* before_;
+#else
+ public:
+  AsBookkeeper() {
+  }
+  static void resume() {
+  }
+#endif
+};
+
 }  // namespace emulator

@@ -144,6 +144,23 @@ struct MmaResult {
 enum class MmaType { kF16, kBF16, kTF32 };
 MmaResult multiply_matrices(Lane& lane, Site& site, MmaType type, u32 k, const MmaOperands& operands);
 
+// wgmma.mma_async: a, b are descriptors of shared memory; d points to this lane's n / 2 registers, which are poisoned
+// until the wait.
+struct WarpgroupShape {
+  MmaType type;
+  u32 n, k;
+  bool mn_major_a, mn_major_b;
+};
+void issue_product(Lane& lane, Site& site, const WarpgroupShape& shape, u64 a, u64 b, bool add, float* const* d);
+void fence_products(Lane& lane, Site& site);
+void commit_products(Lane& lane, Site& site);
+void wait_for_products(Lane& lane, Site& site, u32 newest_groups_not_waited_for);
+
+// Kernels with wgmma tell of their writes to shared memory, which fence.proxy.async must follow. Returns p.
+u8* written(Lane& lane, u8* p, u32 bytes);
+void copied(Lane& lane, u32 address, u32 bytes);  // by cp.async
+void fence_async_proxy(Lane& lane);
+
 void copy_async(Lane& lane, Site& site, u32 to, u64 from, u32 bytes, u32 source_bytes);
 void copy_commit(Lane& lane);
 void copy_wait(Lane& lane, u32 newest_groups_not_waited_for);

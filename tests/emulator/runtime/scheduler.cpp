@@ -117,6 +117,7 @@ void try_request(u32 warp, const Request& request) {
 }
 
 void end_lane(LaneState& lane) {
+  end_products(lane);
   end_copies(lane, &running.end);
   released(lane.fiber, &running.end);
   set_status(lane, Status::kEnded);
@@ -192,6 +193,8 @@ std::string run_block(Function function, const u8* parameters) {
   patience = new_patience();
   begin_lanes();
   reset_barriers();
+  reset_products();
+  reset_async_proxy();
   adopt_thread(running.launcher);
   running.current = &running.lanes[0];
   running.current = next_lane();
@@ -214,6 +217,7 @@ void join(Lane& lane, const Request& request) {
     fail(lane, *request.site, "the lane is not in its own mask");
   }
   land_some(self.copies);
+  perform_some(self);
   self.request = request;
   set_status(self, Status::kWarp);
   try_request(lane.warpid, request);

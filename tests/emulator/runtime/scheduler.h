@@ -45,16 +45,17 @@ struct CopyThread {
 struct AsyncCopies {
   std::vector<AsyncCopy> pending;
   u32 groups = 0;  // committed so far
+  u32 waited = 0;  // the groups before this one
   std::vector<std::unique_ptr<CopyThread>> threads;
 };
 
-enum class Status : u8 { kReady, kWarp, kBarrier, kEnded };
+enum class Status : u8 { kReady, kWarp, kBarrier, kWarpgroup, kEnded };
 
 struct LaneState : Lane {
   Fiber fiber;
   Status status;
   Request request;  // kWarp
-  Site* site;       // kBarrier: where, and which
+  Site* site;       // kBarrier, kWarpgroup: where
   u32 barrier;
   u32 refuelled;
   AsyncCopies copies;
@@ -94,6 +95,19 @@ void try_barriers();  // a lane ended: the others may be complete
 
 // kernel_access.cpp: copies source_bytes and fills up with zeros.
 void copy_bytes(u8* to, const u8* from, u32 bytes, u32 source_bytes);
+
+// tensor_core.cpp: d [16][n] = a [16][k] b [k][n], or += if `add`. Elements as in memory, [k][] where an operand is
+// MN-major.
+void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, bool add, float* d);
+
+// warpgroup.cpp
+void reset_products();
+void end_products(LaneState& lane);   // the lane ends: fails if a product has not been waited for
+void perform_some(LaneState& lane);   // products of the lane's warp, in the schedule that is random
+
+// async_proxy.cpp
+void reset_async_proxy();
+void check_fenced(Lane& lane, const Site& site, u32 address, u32 bytes);  // before the async proxy reads
 
 // async_copy.cpp
 void end_copies(LaneState& lane, void* cell);  // those that the lane did not wait for are released()

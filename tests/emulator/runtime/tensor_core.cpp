@@ -1,4 +1,5 @@
-// ldmatrix and mma.sync. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and the like.
+// ldmatrix, mma.sync and the arithmetic of wgmma. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and
+// the like.
 #include "scheduler.h"
 
 namespace emulator {
@@ -100,7 +101,51 @@ void execute_product(LaneState* warp, u32) {
   }
 }
 
+// `count` elements, each a number that double holds exactly.
+void widen(MmaType type, const u8* bytes, u32 count, double* to) {
+  for (u32 i = 0; i < count; ++i) {
+    to[i] = type == MmaType::kTF32 ? tf32(peek<u32>(bytes + 4 * i)) : low(peek<u16>(bytes + 2 * i), type);
+  }
+}
+
+// [columns][rows] of [rows][columns].
+void transpose(u32 rows, u32 columns, const double* from, double* to) {
+  for (u32 row = 0; row < rows; ++row) {
+    for (u32 column = 0; column < columns; ++column) {
+      to[column * rows + row] = from[row * columns + column];
+    }
+  }
+}
+
 }  // namespace
+
+void multiply_rows(const WarpgroupShape& shape, const u8* a, const u8* b, bool add, float* d) {
+  constexpr u32 kRows = 16, kMostK = 16, kMostN = 256;
+  const u32 n = shape.n, k = shape.k;
+  double as_stored[kMostK * kMostN], a_rows[kRows * kMostK], b_rows[kMostK * kMostN], sums[kMostN];
+  widen(shape.type, a, kRows * k, shape.mn_major_a ? as_stored : a_rows);
+  if (shape.mn_major_a) {
+    transpose(k, kRows, as_stored, a_rows);
+  }
+  widen(shape.type, b, k * n, shape.mn_major_b ? b_rows : as_stored);
+  if (!shape.mn_major_b) {
+    transpose(n, k, as_stored, b_rows);
+  }
+  for (u32 row = 0; row < kRows; ++row) {
+    for (u32 column = 0; column < n; ++column) {
+      sums[column] = add ? d[row * n + column] : 0.0;
+    }
+    for (u32 i = 0; i < k; ++i) {
+      const double factor = a_rows[row * k + i];
+      for (u32 column = 0; column < n; ++column) {
+        sums[column] += factor * b_rows[i * n + column];
+      }
+    }
+    for (u32 column = 0; column < n; ++column) {
+      d[row * n + column] = static_cast<float>(sums[column]);
+    }
+  }
+}
 
 // The first 8 * count lanes each name a row of 16 bytes.
 Matrices load_matrices(Lane& lane, Site& site, u32 count, bool transposed, u32 address) {
