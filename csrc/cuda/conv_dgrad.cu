@@ -27,7 +27,8 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
       {tap_step[0], tap_step[1]},
       window,
       window_steps(window, shape.groups),
-      class_filter_steps(shape, tap_step)};
+      class_filter_steps(shape, tap_step),
+      shape.stride[0] * shape.stride[1] == 1};
   ConvDgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
                                ? conv_dgrad_sm90_kernel(params.problem.dtype, plan.tile)
                                : choose_kernel<Dgrad>(params.problem, plan);

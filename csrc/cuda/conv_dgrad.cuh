@@ -19,12 +19,13 @@ struct ConvDgradKernelParams {
   // each for no taps: those depend on the class.
   Window window;
   TapSteps pixel_steps, filter_steps;
+  bool linear;        // pixels of the only class follow each other in dx
 };
 
 // For all the pixels that the largest class has.
 inline Window class_window(const ConvShape& s, const int (&tap_step)[2]) {
-  return {s.P, s.Q, s.K, class_extent(s.H, s.stride[0]), class_extent(s.W, s.stride[1]), {0, 0}, {1, 1}, {0, 0},
-          {-tap_step[0] * s.dilation[0] / s.stride[0], -tap_step[1] * s.dilation[1] / s.stride[1]}};
+  return {s.P, s.Q, s.K, Divisor(class_extent(s.H, s.stride[0])), Divisor(class_extent(s.W, s.stride[1])), {0, 0},
+          {1, 1}, {0, 0}, {-tap_step[0] * s.dilation[0] / s.stride[0], -tap_step[1] * s.dilation[1] / s.stride[1]}};
 }
 
 // The reduction over the filters of a group, which are the channels of draw.
@@ -82,15 +83,22 @@ __device__ __forceinline__ void finish_dgrad(const StagedTile<T, TileShape>& til
   const Window& window = p.window;
   AffineColumns<kPiece<T>> affine(p.partials ? conv.input.affine : nullptr, shape.C, columns);
   float sum[kPiece<T>] = {}, sum_x[kPiece<T>] = {};
-#pragma unroll 1
+#pragma unroll 2
   for (int i = 0; i < tile.kRows; ++i) {
-    Pixel pixel = pixel_at(first_pixel + tile.row(i), window.rows, window.columns);
-    int h = pixel_class.r.residue + shape.stride[0] * pixel.i, w = pixel_class.s.residue + shape.stride[1] * pixel.j;
-    if (pixel.n >= shape.N || h >= shape.H || w >= shape.W) {
-      continue;
+    int64_t number = first_pixel + tile.row(i);
+    if (p.linear) {
+      if (number >= shape.N * shape.H * shape.W) {
+        break;
+      }
+    } else {
+      Pixel pixel = pixel_at(static_cast<int>(number), window.rows, window.columns);
+      int h = pixel_class.r.residue + shape.stride[0] * pixel.i, w = pixel_class.s.residue + shape.stride[1] * pixel.j;
+      if (pixel.n >= shape.N || h >= shape.H || w >= shape.W) {
+        continue;
+      }
+      number = (static_cast<int64_t>(pixel.n) * shape.H + h) * shape.W + w;
     }
-    int64_t line = static_cast<int64_t>(pixel.n) * shape.H + h;
-    int64_t offset = (line * shape.W + w) * shape.C + columns.channel;
+    int64_t offset = number * shape.C + columns.channel;
     float v[kPiece<T>], other[kPiece<T>];
     tile.read(v, i);
     if (conv.add) {

@@ -140,6 +140,19 @@ __device__ __forceinline__ void store_elements(T* to, const float (&v)[kPiece<T>
   }
 }
 
+// store_elements, which leaves in v what was stored.
+template <typename T>
+__device__ __forceinline__ void store_rounded(T* to, float (&v)[kPiece<T>], int count, bool vector) {
+  uint4 bits;
+  write_piece<T>(&bits, v);
+  read_piece<T>(v, &bits);
+  if (vector) {
+    *reinterpret_cast<uint4*>(to) = bits;
+  } else {
+    store_elements(to, v, count, false);
+  }
+}
+
 // As load_elements and store_elements, of float32 vectors over the channels.
 template <int COUNT>
 __device__ __forceinline__ void load_channels(float (&v)[COUNT], const float* from, int count) {

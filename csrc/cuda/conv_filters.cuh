@@ -2,6 +2,7 @@
 #pragma once
 
 #include "arch/cp_async.cuh"
+#include "arch/registers.cuh"
 #include "conv_tile.cuh"
 #include "conv_window.cuh"
 
@@ -17,29 +18,33 @@ struct FilterRows {
   int count;         // of the tile that there are
   int length;        // of a filter
   int next;          // element of the filter
+  uint32_t own_shared;
 
   __device__ __forceinline__ FilterRows(const T* filters, int count, int length)
-      : filters(filters), count(count), length(length), next(Own::column() * kPiece<T>) {}
+      : filters(kept(filters)),
+        count(count),
+        length(length),
+        next(Own::column() * kPiece<T>),
+        own_shared(shared_address(shared_memory) + Own::offset()) {}
 
-  __device__ __forceinline__ void load(char* tiles) {
+  __device__ __forceinline__ void load(int tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       bool row_there = Own::row(i) < count;
-      const T* row = filters + static_cast<int64_t>(Own::row(i)) * length + next;
-      char* piece = tiles + Own::offset(i);
+      const T* from = filters + (Own::row(i) * length + next);
       if constexpr (VECTOR) {
-        bool there = row_there && next < length;
-        cp_async_16(shared_address(piece), there ? row : filters, there);
+        cp_async_16(own_shared + tiles + i * Own::kOffsetStep, from, row_there && next < length);
       } else {
         float v[kPiece<T>];
-        load_elements(v, row, row_there ? length - next : 0, false);
-        write_piece<T>(piece, v);
+        load_elements(v, from, row_there ? length - next : 0, false);
+        write_piece<T>(shared_memory + tiles + Own::offset() + i * Own::kOffsetStep, v);
       }
     }
     next += kTileK<T>;
   }
 
-  __device__ __forceinline__ void form(char*, int) {}
+  __device__ __forceinline__ void skip() {}
+  __device__ __forceinline__ void form(int, int) {}
 };
 
 // dgrad: [kTileK][kTileN], a row for each tap and filter, of neighbouring input channels. `steps` goes over the taps
@@ -53,29 +58,33 @@ struct FilterTaps {
   int count;  // channels of the tile that there are
   TapSteps steps;
   TapCursor next;  // this thread's rows of one chunk after the other are kRowStep apart
+  uint32_t own_shared;
 
   __device__ __forceinline__ FilterTaps(const T* filters, int count, const TapSteps& steps)
-      : filters(filters), count(count), steps(steps), next(steps, Own::row(0)) {}
+      : filters(filters),
+        count(count),
+        steps(steps),
+        next(steps, Own::row(0)),
+        own_shared(shared_address(shared_memory) + Own::offset()) {}
 
-  __device__ __forceinline__ void load(char* tiles) {
+  __device__ __forceinline__ void load(int tiles) {
     int channel = Own::column() * kPiece<T>;
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
-      char* piece = tiles + Own::offset(i);
-      const T* row = filters + next.offset + channel;
+      const T* from = filters + (next.offset + channel);
       if constexpr (VECTOR) {
-        bool there = next.inside(steps) && channel < count;
-        cp_async_16(shared_address(piece), there ? row : filters, there);
+        cp_async_16(own_shared + tiles + i * Own::kOffsetStep, from, next.inside(steps) && channel < count);
       } else {
         float v[kPiece<T>];
-        load_elements(v, row, next.inside(steps) ? count - channel : 0, false);
-        write_piece<T>(piece, v);
+        load_elements(v, from, next.inside(steps) ? count - channel : 0, false);
+        write_piece<T>(shared_memory + tiles + Own::offset() + i * Own::kOffsetStep, v);
       }
       next.advance(steps, Own::kRowStep);
     }
   }
 
-  __device__ __forceinline__ void form(char*, int) {}
+  __device__ __forceinline__ void skip() {}
+  __device__ __forceinline__ void form(int, int) {}
 };
 
 }  // namespace resnet_fused::cuda

@@ -25,6 +25,33 @@ __device__ __forceinline__ float pivot_of(float v) {
   return v - v == 0.0f ? v : 0.0f;
 }
 
+// Sums of what is stored, of a thread's columns and rows.
+template <typename T>
+struct Moments {
+  float pivot[kPiece<T>], sum[kPiece<T>], square[kPiece<T>];
+};
+
+// Stores the tile's rows, and adds them up. WHOLE: there is all of the tile, so that nothing is asked for each row.
+template <bool WHOLE, typename T, typename TileShape>
+__device__ __forceinline__ void store_rows(const StagedTile<T, TileShape>& tile, T* y, int K, int rows,
+                                           const OutputColumns& columns, Moments<T>& moments) {
+  float v[kPiece<T>];
+  T* to = y + static_cast<int64_t>(tile.row(0)) * K;
+#pragma unroll 4
+  for (int i = 0; i < tile.kRows; ++i, to += tile.kRowStep * K) {
+    if (WHOLE || tile.row(i) < rows) {
+      tile.read(v, i);
+      store_rounded(to, v, columns.count, WHOLE || columns.vector);
+#pragma unroll
+      for (int e = 0; e < kPiece<T>; ++e) {
+        float deviation = v[e] - moments.pivot[e];
+        moments.sum[e] += deviation;
+        moments.square[e] = fmaf(deviation, deviation, moments.square[e]);
+      }
+    }
+  }
+}
+
 // y is stored as it is, and for stats sums of what is stored, less a pivot for each column so that the sums of squares
 // do not cancel: the tile's first row, of which an outlier costs no more than the accuracy of a sum of kTileM terms.
 template <typename T, typename TileShape>
@@ -32,29 +59,21 @@ __device__ __forceinline__ void finish_plain(const StagedTile<T, TileShape>& til
                                              int row_tile, int rows, const OutputColumns& columns) {
   int K = p.conv.problem.shape.K;
   T* y = static_cast<T*>(p.conv.y) + static_cast<int64_t>(row_tile) * TileShape::kTileM * K + columns.channel;
-  float v[kPiece<T>], pivot[kPiece<T>], sum[kPiece<T>] = {}, square[kPiece<T>] = {};
-  tile.read_row(pivot, 0);
+  Moments<T> moments{};
+  tile.read_row(moments.pivot, 0);
 #pragma unroll
   for (int e = 0; e < kPiece<T>; ++e) {
-    pivot[e] = pivot_of<T>(pivot[e]);
+    moments.pivot[e] = pivot_of<T>(moments.pivot[e]);
   }
-#pragma unroll 4
-  for (int i = 0; i < tile.kRows; ++i) {
-    if (tile.row(i) < rows) {
-      tile.read(v, i);
-      store_elements(y + static_cast<int64_t>(tile.row(i)) * K, v, columns.count, columns.vector);
-#pragma unroll
-      for (int e = 0; e < kPiece<T>; ++e) {
-        float deviation = rounded<T>(v[e]) - pivot[e];
-        sum[e] += deviation;
-        square[e] = fmaf(deviation, deviation, square[e]);
-      }
-    }
+  if (rows == TileShape::kTileM && p.vector_store && columns.first_channel + TileShape::kTileN <= columns.end_channel) {
+    store_rows<true>(tile, y, K, rows, columns, moments);
+  } else {
+    store_rows<false>(tile, y, K, rows, columns, moments);
   }
   if (!p.partials) {
     return;
   }
-  ColumnSums totals = tile.sum_columns(sum, square);
+  ColumnSums totals = tile.sum_columns(moments.sum, moments.square);
   if (int channel = columns.first_channel + threadIdx.x; totals.there && channel < columns.end_channel) {
     float* partial = p.partials + static_cast<int64_t>(row_tile) * kStatisticsRows * K + channel;
     partial[0] = pivot_of<T>(tile.staged[threadIdx.x]);

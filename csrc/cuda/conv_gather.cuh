@@ -13,53 +13,51 @@ struct PixelGather {
   using Layout = ReductionInner<T, TileShape::kTileM>;
   using Own = OwnPieces<Layout>;
 
-  OwnCopies<Source, Layout> copies;
-  Window window;
+  OwnCopies<Source, Layout> copies;  // from the tile's first image on
   TapSteps steps;
   TapCursor next;
   int group_channel;              // first channel of the group
   int form_channel;               // of the chunk that is formed next, within the group
-  int64_t image_offset;           // of the tile's first image
-  int pixel_offset[Own::kCount];  // from there, of the first tap's first channel, which may be outside of the image
-  int row[Own::kCount], column[Own::kCount];
+  int pixel_offset[Own::kCount];  // of the first tap's first channel, which may be outside of the image
+  uint32_t rows[Own::kCount], columns[Own::kCount];  // bit t: tap t, of one direction, meets the image
 
   // Pixels from first_pixel on, of [images][window.rows][window.columns].
   __device__ __forceinline__ PixelGather(const Source& source, const Window& window, const TapSteps& steps, int images,
                                          int group, int first_pixel)
-      : copies(source),
-        window(window),
+      : copies(source, image_offset(window, first_pixel)),
         steps(steps),
         next(steps, Own::column() * kPiece<T>),
         group_channel(group * steps.channels),
         form_channel(next.c) {
-    int pixels = images * window.rows * window.columns;
+    int pixels = images * window.rows.value * window.columns.value;
     int first_image = pixel_at(first_pixel, window.rows, window.columns).n;
-    image_offset = static_cast<int64_t>(first_image) * window.height * window.width * window.channels;
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       int m = first_pixel + Own::row(i);
       Pixel pixel = pixel_at(m, window.rows, window.columns);
-      row[i] = m < pixels ? window.stride[0] * pixel.i + window.origin[0] : kOutside;
-      column[i] = window.stride[1] * pixel.j + window.origin[1];
-      int line = (pixel.n - first_image) * window.height + row[i];
-      pixel_offset[i] = (line * window.width + column[i]) * window.channels + group_channel;
+      int row = window.stride[0] * pixel.i + window.origin[0], column = window.stride[1] * pixel.j + window.origin[1];
+      int line = (pixel.n - first_image) * window.height + row;
+      pixel_offset[i] = (line * window.width + column) * window.channels + group_channel;
+      rows[i] = m < pixels ? meeting(row, window.dilation[0], steps.taps_r, window.height) : 0;
+      columns[i] = meeting(column, window.dilation[1], steps.taps_s, window.width);
     }
   }
 
-  __device__ __forceinline__ void load(char* tiles) {
+  __device__ __forceinline__ void load(int tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
       if constexpr (VECTOR) {
-        bool there = meets(next, i);
-        copies.load(tiles, i, there ? image_offset + (pixel_offset[i] + next.offset) : 0, there);
+        copies.load(tiles, i, pixel_offset[i] + next.offset, meets(next, i));
       } else {
-        load_elements_of(tiles, i);
+        load_elements_of(copies.piece(tiles, i), i);
       }
     }
     next.advance(steps, kTileK<T>);
   }
 
-  __device__ __forceinline__ void form(char* tiles, int lag) {
+  __device__ __forceinline__ void skip() { copies.skip(); }
+
+  __device__ __forceinline__ void form(int tiles, int lag) {
     if constexpr (VECTOR) {
       copies.form(tiles, lag, group_channel + form_channel);
       form_channel += kTileK<T>;
@@ -70,20 +68,31 @@ struct PixelGather {
   }
 
  private:
-  static constexpr int kOutside = -(1 << 30);  // as far from any image as to stay outside whatever is added
+  __device__ __forceinline__ static int64_t image_offset(const Window& window, int first_pixel) {
+    int first_image = pixel_at(first_pixel, window.rows, window.columns).n;
+    return static_cast<int64_t>(first_image) * window.height * window.width * window.channels;
+  }
+
+  // Taps, from `first` on, that are inside of [0, size).
+  __device__ __forceinline__ static uint32_t meeting(int first, int dilation, int taps, int size) {
+    uint32_t bits = 0;
+#pragma unroll 1
+    for (int tap = 0; tap < taps; ++tap) {
+      bits |= (static_cast<unsigned>(first + dilation * tap) < static_cast<unsigned>(size) ? 1u : 0u) << tap;
+    }
+    return bits;
+  }
 
   __device__ __forceinline__ bool meets(const TapCursor& tap, int i) const {
-    unsigned h = row[i] + window.dilation[0] * tap.r, w = column[i] + window.dilation[1] * tap.s;
-    return tap.inside(steps) && h < static_cast<unsigned>(window.height) && w < static_cast<unsigned>(window.width);
+    return tap.inside(steps) && rows[i] >> tap.r & columns[i] >> tap.s & 1;
   }
 
   // A piece whose elements may be of different taps, formed at once.
-  __device__ __forceinline__ void load_elements_of(char* tile, int i) const {
+  __device__ __forceinline__ void load_elements_of(T* piece, int i) const {
     TapCursor tap = next;
-    T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
-      int64_t offset = image_offset + (pixel_offset[i] + tap.offset);
+      int64_t offset = copies.first + (pixel_offset[i] + tap.offset);
       piece[e] = meets(tap, i) ? copies.source.element(offset, group_channel + tap.c) : from_acc<T>(0.0f);
       tap.advance(steps, 1);
     }

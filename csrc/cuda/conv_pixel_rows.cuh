@@ -18,13 +18,13 @@ struct PixelCursor {
   __device__ __forceinline__ void advance(const Pixel& step, int by, const Window& window) {
     m += by;
     at.j += step.j;
-    if (at.j >= window.columns) {
-      at.j -= window.columns;
+    if (at.j >= window.columns.value) {
+      at.j -= window.columns.value;
       ++at.i;
     }
     at.i += step.i;
-    if (at.i >= window.rows) {
-      at.i -= window.rows;
+    if (at.i >= window.rows.value) {
+      at.i -= window.rows.value;
       ++at.n;
     }
     at.n += step.n;
@@ -37,7 +37,7 @@ struct PixelRows {
   using Own = OwnPieces<Layout>;
 
   OwnCopies<Source, Layout> copies;
-  Window window;
+  const Window& window;     // a kernel's parameter
   int group_channels, group_channel, columns;
   int end;                  // the pixel to stop before
   Pixel step;               // of one row to this thread's next
@@ -45,11 +45,12 @@ struct PixelRows {
   int own_column;
   int tap_row, tap_column;  // what the tap of own_column adds to a pixel's coordinates
   int channel;              // of own_column, within the tensor
+  bool linear;              // the window is: a pixel's address needs no more than its number
 
   // Pixels from `first` to `end`, columns from `first_column` on, of one group.
-  __device__ __forceinline__ PixelRows(const Source& source, const Window& window, int groups, int group, int first,
-                                       int end, int first_column)
-      : copies(source),
+  __device__ __forceinline__ PixelRows(const Source& source, const Window& window, bool linear, int groups, int group,
+                                       int first, int end, int first_column)
+      : copies(source, 0),
         window(window),
         group_channels(window.channels / groups),
         group_channel(group * group_channels),
@@ -57,24 +58,31 @@ struct PixelRows {
         end(end),
         step(pixel_at(Own::kRowStep, window.rows, window.columns)),
         next(first + Own::row(0), window),
-        own_column(first_column + Own::column() * kPiece<T>) {
+        own_column(first_column + Own::column() * kPiece<T>),
+        linear(linear) {
     locate(own_column);
   }
 
-  __device__ __forceinline__ void load(char* tiles) {
+  __device__ __forceinline__ void load(int tiles) {
 #pragma unroll
     for (int i = 0; i < Own::kCount; ++i) {
-      if constexpr (VECTOR) {
-        bool there = own_column < columns && meets();
-        copies.load(tiles, i, there ? element_offset() : 0, there);
+      if constexpr (!VECTOR) {
+        load_elements_of(copies.piece(tiles, i));
+      } else if (linear) {
+        int64_t offset = static_cast<int64_t>(next.m) * window.channels + channel;
+        copies.load(tiles, i, offset, own_column < columns && next.m < end);
+        next.m += Own::kRowStep;
+        continue;
       } else {
-        load_elements_of(tiles, i);
+        copies.load(tiles, i, element_offset(), own_column < columns && meets());
       }
       next.advance(step, Own::kRowStep, window);
     }
   }
 
-  __device__ __forceinline__ void form(char* tiles, int lag) {
+  __device__ __forceinline__ void skip() { copies.skip(); }
+
+  __device__ __forceinline__ void form(int tiles, int lag) {
     if constexpr (VECTOR) {
       copies.form(tiles, lag, channel);
     }
@@ -102,8 +110,7 @@ struct PixelRows {
   }
 
   // A piece whose elements may be of different taps, formed at once.
-  __device__ __forceinline__ void load_elements_of(char* tile, int i) {
-    T* piece = reinterpret_cast<T*>(tile + Own::offset(i));
+  __device__ __forceinline__ void load_elements_of(T* piece) {
 #pragma unroll 1
     for (int e = 0; e < kPiece<T>; ++e) {
       locate(own_column + e);

@@ -85,7 +85,8 @@ struct Product {
     }
   }
 
-  __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
+  __device__ __forceinline__ void multiply(int a_tile, int b_tile) {
+    const char *tile_a = shared_memory + a_tile, *tile_b = shared_memory + b_tile;
 #pragma unroll
     for (int k_piece = 0; k_piece < kChunkPieces; k_piece += 2) {
       uint32_t a[kMmaM][4], b[kMmaN][2];

@@ -27,7 +27,8 @@ struct Product<MathFfma, TileShape, LayoutA, LayoutB> {
     }
   }
 
-  __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
+  __device__ __forceinline__ void multiply(int a_tile, int b_tile) {
+    const char *tile_a = shared_memory + a_tile, *tile_b = shared_memory + b_tile;
 #pragma unroll 1
     for (int k_piece = 0; k_piece < kChunkPieces; ++k_piece) {
       float b[kColumns][4];

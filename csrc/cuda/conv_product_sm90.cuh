@@ -36,28 +36,47 @@ constexpr int kDrawMinBlocks<MathHalfSm90, TileShape> = TileShape::kMinBlocks;
 template <typename TileShape>
 constexpr int kDrawMinBlocks<MathBFloat16Sm90, TileShape> = TileShape::kMinBlocks;
 
-// Rows or columns of an operand from `first`, a multiple of 64, on; at its 16 steps of the reduction from 16 * k on.
+// Where rows or columns of an operand from `first`, a multiple of 64, on begin in its tile.
 template <typename Layout>
-__device__ __forceinline__ uint64_t operand_descriptor(const char* tile, int first, int k) {
+__device__ __forceinline__ uint32_t operand_offset(int first) {
   if constexpr (Layout::kInner) {
-    return descriptor_k_major_64(shared_address(tile) + first * kRowBytes + k * 32);
+    return first * kRowBytes;
   } else {
-    uint32_t block = shared_address(tile) + first / 64 * Layout::kBlockBytes;
-    return descriptor_mn_major_128(block + k * 2048, Layout::kBlockBytes);
+    return first / 64 * Layout::kBlockBytes;
   }
 }
+
+template <typename Layout>
+__device__ __forceinline__ uint64_t operand_descriptor(uint32_t shared) {
+  if constexpr (Layout::kInner) {
+    return descriptor_k_major_64(shared);
+  } else {
+    return descriptor_mn_major_128(shared, Layout::kBlockBytes);
+  }
+}
+
+// From 16 steps of the reduction to the next, bytes.
+template <typename Layout>
+constexpr int kStepBytes = Layout::kInner ? 32 : 16 * Layout::kRowPitch;
+
+// Of memory that begins `bytes` later. The address is the lowest part of a descriptor, with room above it for any sum.
+__device__ __forceinline__ uint64_t later(uint64_t descriptor, int bytes) { return descriptor + (bytes >> 4); }
 
 template <typename Math, typename TileShape, typename LayoutA, typename LayoutB>
 struct WarpgroupProduct {
   static constexpr int kGroupsM = TileShape::kTileM / 64, kGroupN = TileShape::kTileN / (kTileWarps / 4 / kGroupsM);
 
   float c[kGroupN / 2];
-  int first_m, first_n;  // of this warpgroup
+  int first_m, first_n;               // of this warpgroup
+  uint64_t a_descriptor, b_descriptor;  // in tiles at 0
 
   __device__ __forceinline__ WarpgroupProduct() {
-    int group = threadIdx.x / 128;
+    int group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);  // lets the compiler see that it is all lanes'
     first_m = group % kGroupsM * 64;
     first_n = group / kGroupsM * kGroupN;
+    uint32_t shared = shared_address(shared_memory);
+    a_descriptor = operand_descriptor<LayoutA>(shared + operand_offset<LayoutA>(first_m));
+    b_descriptor = operand_descriptor<LayoutB>(shared + operand_offset<LayoutB>(first_n));
 #pragma unroll
     for (int i = 0; i < kGroupN / 2; ++i) {
       c[i] = 0.0f;
@@ -66,13 +85,13 @@ struct WarpgroupProduct {
 
   __device__ __forceinline__ void publish() const { fence_shared_for_async(); }
 
-  __device__ __forceinline__ void multiply(const char* tile_a, const char* tile_b) {
+  __device__ __forceinline__ void multiply(int tile_a, int tile_b) {
     hold_accumulators(c);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kRowBytes / 32; ++k) {
-      Math::template mma<!LayoutA::kInner, !LayoutB::kInner>(c, operand_descriptor<LayoutA>(tile_a, first_m, k),
-                                                             operand_descriptor<LayoutB>(tile_b, first_n, k));
+      Math::template mma<!LayoutA::kInner, !LayoutB::kInner>(c, later(a_descriptor, tile_a + k * kStepBytes<LayoutA>),
+                                                             later(b_descriptor, tile_b + k * kStepBytes<LayoutB>));
     }
     wgmma_commit();
   }

@@ -22,6 +22,8 @@ using Tile128x64 = Tile<128, 64, 4, 2>;
 using Tile64x128 = Tile<64, 128, 1, 2>;
 using Tile64x64 = Tile<64, 64, 2, 2>;
 
+extern __shared__ __align__(1024) char shared_memory[];  // the swizzle of wgmma repeats after as much
+
 constexpr int kChunkPieces = 4;
 template <typename T>
 constexpr int kTileK = kChunkPieces * kPiece<T>;
@@ -31,7 +33,7 @@ template <typename T, int EXTENT>
 struct ReductionInner {
   static constexpr bool kInner = true;
   using Element = T;
-  static constexpr int kRows = EXTENT, kRowPieces = kChunkPieces;
+  static constexpr int kRows = EXTENT, kRowPieces = kChunkPieces, kRowPitch = kRowBytes;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 
   static __device__ __forceinline__ int offset(int row, int piece) {  // bytes
@@ -45,6 +47,7 @@ struct ReductionOuter {
   static constexpr bool kInner = false;
   using Element = T;
   static constexpr int kRows = kTileK<T>, kRowPieces = EXTENT / kPiece<T>;
+  static constexpr int kRowPitch = sizeof(T) == 4 ? kRowPieces * kPieceBytes : 128;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 
   static constexpr int kBlockBytes = kRows * 128;  // of all rows of 64 columns of 16 bits
@@ -66,12 +69,13 @@ struct OwnPieces {
   static constexpr int kElementBytes = sizeof(typename Layout::Element);
   static constexpr int kPieceElements = kPiece<typename Layout::Element>;
   static constexpr int kRowStep = kTileThreads / Layout::kRowPieces;
+  static constexpr int kOffsetStep = kRowStep * Layout::kRowPitch;  // bytes from a piece to the next
   static constexpr int kCount = Layout::kRows / kRowStep;
-  static_assert(kCount * kRowStep == Layout::kRows, "threads divide the tile");
+  static_assert(kCount * kRowStep == Layout::kRows && kRowStep % 8 == 0, "threads divide the tile, and swizzles repeat");
 
   static __device__ __forceinline__ int column() { return threadIdx.x % Layout::kRowPieces; }
   static __device__ __forceinline__ int row(int i) { return threadIdx.x / Layout::kRowPieces + i * kRowStep; }
-  static __device__ __forceinline__ int offset(int i) { return Layout::offset(row(i), column()); }
+  static __device__ __forceinline__ int offset() { return Layout::offset(row(0), column()); }  // bytes, of the first
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {

@@ -21,7 +21,8 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
   TilePlan plan = plan_conv_wgrad(params);
   float* partials = plan.splits > 1 ? static_cast<float*>(workspace) : nullptr;
   ConvWgradKernelParams kernel_params{params, plan, partials,
-                                      whole_pieces(shape.C, params.problem) && aligned(params.dw)};
+                                      whole_pieces(shape.C, params.problem) && aligned(params.dw), pixel_window(shape),
+                                      output_window(shape), output_window(shape).linear()};
   ConvWgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
                                ? conv_wgrad_sm90_kernel(params.problem.dtype, plan.tile)
                                : choose_kernel<Wgrad>(params.problem, plan);

@@ -13,11 +13,13 @@ struct ConvWgradKernelParams {
   TilePlan plan;
   float* partials;    // [splits][K][R][S][C / groups]; or null, and then the only split stores dw
   bool vector_store;  // dw in pieces of 16 bytes
+  Window draw_window, input_window;
+  bool input_linear;
 };
 
 // Each pixel of draw, by itself.
-__device__ __forceinline__ Window pixel_window(const ConvShape& s) {
-  return {s.P, s.Q, s.K, s.P, s.Q, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
+inline Window pixel_window(const ConvShape& s) {
+  return {s.P, s.Q, s.K, Divisor(s.P), Divisor(s.Q), {1, 1}, {1, 1}, {0, 0}, {1, 1}};
 }
 
 template <typename T, typename TileShape>
@@ -56,9 +58,9 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
   int end = pixels - first < p.plan.split_chunks * kTileK<T> ? pixels : first + p.plan.split_chunks * kTileK<T>;
 
   Product<Math, TileShape, typename Draw::Layout, typename Input::Layout> product;
-  Draw draw(DrawSource<T>(p.conv.draw, shape.K), pixel_window(shape), shape.groups, group, first, end, first_filter);
-  Input input(ActivationSource<T>(p.conv.input, shape.C), output_window(shape), shape.groups, group, first, end,
-              first_column);
+  Draw draw(DrawSource<T>(p.conv.draw, shape.K), p.draw_window, true, shape.groups, group, first, end, first_filter);
+  Input input(ActivationSource<T>(p.conv.input, shape.C), p.input_window, p.input_linear, shape.groups, group, first,
+              end, first_column);
   multiply_chunks(product, draw, input, p.plan.split_chunks, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);

@@ -5,17 +5,40 @@
 
 namespace resnet_fused::cuda {
 
+// Division of 0 <= n < 2^31 by d < 2^31 as a multiplication (Granlund and Montgomery 1994, figure 4.1).
+struct Divisor {
+  int value;
+  uint32_t factor, shift;
+
+  explicit Divisor(int d) : value(d), factor(0), shift(0) {
+    while (int64_t{1} << shift < d) {
+      ++shift;
+    }
+    factor = (((uint64_t{1} << shift) - d) << 32) / d + 1;
+  }
+
+  __device__ __forceinline__ int quotient(int n) const {
+    return static_cast<int>((__umulhi(n, factor) + static_cast<uint32_t>(n)) >> shift);
+  }
+};
+
 struct Window {
   int height, width, channels;  // of the tensor that is read; channels of all groups
-  int rows, columns;            // of each image's pixels that are computed
+  Divisor rows, columns;        // of each image's pixels that are computed
   int taps[2];
   int stride[2], origin[2], dilation[2];
+
+  // Pixels that are computed one after another are read one after another: the tensor is one line of them.
+  bool linear() const {
+    return height == rows.value && width == columns.value && taps[0] * taps[1] == 1 && stride[0] * stride[1] == 1 &&
+           origin[0] == 0 && origin[1] == 0;
+  }
 };
 
 // Output pixels over the input: fprop, and wgrad's second operand.
-__host__ __device__ inline Window output_window(const ConvShape& s) {
-  return {s.H, s.W, s.C, s.P, s.Q, {s.R, s.S}, {s.stride[0], s.stride[1]}, {-s.padding[0], -s.padding[1]},
-          {s.dilation[0], s.dilation[1]}};
+inline Window output_window(const ConvShape& s) {
+  return {s.H, s.W, s.C, Divisor(s.P), Divisor(s.Q), {s.R, s.S}, {s.stride[0], s.stride[1]},
+          {-s.padding[0], -s.padding[1]}, {s.dilation[0], s.dilation[1]}};
 }
 
 // A pixel of [images][rows][columns].
@@ -23,9 +46,9 @@ struct Pixel {
   int n, i, j;
 };
 
-__device__ __forceinline__ Pixel pixel_at(int m, int rows, int columns) {
-  int line = m / columns;
-  return {line / rows, line % rows, m - line * columns};
+__device__ __forceinline__ Pixel pixel_at(int m, const Divisor& rows, const Divisor& columns) {
+  int line = columns.quotient(m), n = rows.quotient(line);
+  return {n, line - n * rows.value, m - line * columns.value};
 }
 
 // How an address moves with a position (r, s, c) in the reduction over taps and channels of one group. Made by the

@@ -53,7 +53,7 @@ def test_against_float64(cuda_conv_library, problem, mode, dtype):
     check_oracle(CudaConvolutions(cuda_conv_library), draw_case(mode, problem, dtype, False), dtype)
 
 
-LARGE, MIDDLE, SMALL = range(3)  # TileChoice
+LARGE, MIDDLE, _, SMALL = range(4)  # TileChoice
 WIDE = ConvProblem("wide", 1, 72, 9, 8, 136, 3, 3, (1, 1), (1, 1))
 STRIDED = ConvProblem("strided", 2, 72, 9, 8, 40, 3, 3, (2, 2), (1, 1))
 
@@ -196,3 +196,23 @@ def test_why_a_problem_is_not_served(cuda_conv_library, size, dtype, reason):
     weight = torch.empty(16, size[1], 3, 3, dtype=dtype, device="meta")
     found = CudaConvolutions(cuda_conv_library).unsupported(x, weight, (1, 1), (1, 1), (1, 1), 1)
     assert found is None if reason is None else reason in found
+
+
+POINTWISE = ConvProblem("pointwise", 2, 72, 9, 8, 136, 1, 1)
+NARROW = ConvProblem("narrow", 3, 136, 9, 8, 40, 1, 1)  # wgrad has few rows
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("problem", [WIDE, STRIDED, POINTWISE, NARROW], ids=lambda p: p.id)
+@pytest.mark.parametrize("shared_bytes", [99 << 10, 163 << 10])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_warpgroups(cuda_conv_library, schedule, problem, dtype, shared_bytes):
+    """Products by wgmma, in all tiles that it has, with what is formed on the way."""
+    dtype, tf32 = DTYPES[dtype]
+    convolutions = CudaConvolutions(cuda_conv_library, tf32, 1, shared_bytes, wgmma=True)
+    cuda_conv_library.set_schedule(schedule, 0)
+    with cuda_conv_library.counting() as counts:
+        for mode in ("fprop_prologue", "fprop_residual_affine", "backward_everything"):
+            check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
+        names = [c["name"] for c in counts().values() if "conv_fprop_kernel" in c["name"]]
+    assert names and all("Sm90" in name for name in names)
