@@ -302,7 +302,9 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     grad, out, sums, relu = incoming
     if unit.batch_stats:
         P, Q = output_size(operand.x.shape, weight, unit.conv)
-        gradient = (grad, out, branch.kept, affine, sums / (grad.shape[0] * P * Q), relu)
+        parameters = (branch.gamma if want_gamma else None, branch.beta if want_beta else None)
+        means, dgamma, dbeta = kernels.bn_backward_finalize(sums, grad.shape[0] * P * Q, *parameters)
+        gradient = (grad, out, branch.kept, affine, means, relu)
     else:
         gradient = (grad, out, None, None, None, relu)
         scale = affine[1].to(weight.dtype).view(-1, 1, 1, 1)
@@ -311,20 +313,14 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     dx, dw, next_sums = kernels.conv_backward(
         *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask
     )
-    dbeta = sums[0] if want_beta else None
-    dgamma = None
-    if want_gamma and unit.batch_stats:
-        dgamma = sums[1]
-    elif want_gamma:
-        inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
-        dgamma = affine[3] * (inner - affine[0] * sums[0])
-    if want_weight and not unit.batch_stats:
-        dw = dw * scale
-    gradients = (
-        dw if want_weight else None,
-        None if dgamma is None else gradient_of(branch.gamma, dgamma),
-        None if dbeta is None else gradient_of(branch.beta, dbeta),
-    )
+    if not unit.batch_stats:
+        dbeta = gradient_of(branch.beta, sums[0]) if want_beta else None
+        if want_gamma:
+            inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
+            dgamma = gradient_of(branch.gamma, affine[3] * (inner - affine[0] * sums[0]))
+        if want_weight:
+            dw = dw * scale
+    gradients = (dw if want_weight else None, dgamma if want_gamma else None, dbeta if want_beta else None)
     return dx, gradients, next_sums
 
 
