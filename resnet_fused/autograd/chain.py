@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from resnet_fused import ops
@@ -171,10 +172,7 @@ class _ResidualChain(torch.autograd.Function):
         # positions of x and of every weight, gamma and beta among the inputs (spec, x, 5 per unit)
         positions = [1, *(i + j for i in range(2, len(needs), 5) for j in range(3))]
         wanted = tuple(needs[i] for i in positions)
-        # Dynamo traces no Function within a Function, nor would it differentiate it.
-        compiling = torch.compiler.is_compiling()
-        apply_backward = _ResidualChainBackward.forward if compiling else _ResidualChainBackward.apply
-        grads = apply_backward(spec, pack(wanted), dout, *ctx.saved_tensors)
+        grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
         for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
             blanks[i] = grad
         return tuple(blanks)
@@ -211,7 +209,19 @@ def apply(function, dual, *inputs):
     """`dual`, which adds a jvp to `function`; Dynamo traces none that has one. Without a graph, its forward alone."""
     if torch.compiler.is_compiling():
         return (function.apply if tracked(inputs) else function.forward)(*inputs)
-    return (function.forward if unobserved(inputs) else dual.apply)(*inputs)
+    if unobserved(inputs):
+        return function.forward(*inputs)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return dual.apply(*inputs)
+    # What Function.apply does then, but for binding default arguments, of which there are none, by `inspect`.
+    return super(torch.autograd.Function, dual).apply(*unwrap_dead_wrappers(inputs))
+
+
+def apply_backward(function, *inputs):
+    """`function`, a backward pass with derivatives of its own, as part of another's; its forward alone where nobody
+    differentiates it, and for Dynamo, which traces no Function within a Function."""
+    alone = torch.compiler.is_compiling() or unobserved(inputs)
+    return (function.forward if alone else function.apply)(*inputs)
 
 
 class _ResidualChainJvp(_ResidualChain):

@@ -19,6 +19,7 @@ from resnet_fused.autograd.chain import (
     Operand,
     Unit,
     apply,
+    apply_backward,
     frozen_affine,
     output_size,
     pack,
@@ -62,8 +63,7 @@ class _Stem(torch.autograd.Function):
         if dout is None:
             return (None,) * len(needs)
         wanted = tuple(needs[2:6])
-        apply_backward = _StemBackward.forward if torch.compiler.is_compiling() else _StemBackward.apply
-        grads = iter(apply_backward(ctx.backend, ctx.unit, pack(wanted), dout, *ctx.saved_tensors))
+        grads = iter(apply_backward(_StemBackward, ctx.backend, ctx.unit, pack(wanted), dout, *ctx.saved_tensors))
         return (None, None, *(next(grads) if want else None for want in wanted), None, None)
 
 
