@@ -17,7 +17,8 @@ struct StatisticsParams {
 // affine: invstd = 1 / sqrt(M2 / count + eps), scale = weight * invstd, shift = bias; all arrays in acc.
 struct FinalizeParams {
   int64_t channels;
-  const void* stats;
+  const void* mean;
+  const void* m2;
   int64_t count;
   const void* weight;  // may be null: 1
   const void* bias;    // may be null: 0
