@@ -1,4 +1,4 @@
-"""The update of running statistics behind a fused unit, as nn.BatchNorm2d does it, in one call for all of its batch norms."""
+"""The update of running statistics behind a fused unit, as nn.BatchNorm2d does it: one call for all its batch norms."""
 
 from __future__ import annotations
 

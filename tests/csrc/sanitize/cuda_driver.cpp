@@ -53,7 +53,8 @@ void run_statistics(Memory& memory, const Shape& s) {
   StatisticsParams p{s, memory.floats(elements(s)), memory.floats(2 * s.channels)};
   bn_statistics(kFloat, p, memory.bytes(bn_statistics_workspace(kFloat, p)), nullptr);
   bn_finalize(kFloat, {s.channels, p.stats, static_cast<float*>(p.stats) + s.channels, s.images * s.pixels,
-                       memory.floats(s.channels), memory.floats(s.channels), 1e-5, memory.floats(4 * s.channels)}, nullptr);
+                       memory.floats(s.channels), memory.floats(s.channels), 1e-5, memory.floats(4 * s.channels)},
+              nullptr);
   BackwardFinalizeParams back{s.channels, p.stats, s.images * s.pixels, memory.floats(2 * s.channels),
                               memory.floats(s.channels), memory.floats(s.channels), kFloat, kFloat};
   bn_backward_finalize(kFloat, back, nullptr);
