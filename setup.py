@@ -52,6 +52,7 @@ CUDA_SOURCES = [
     "csrc/cuda/bn_apply.cu",
     "csrc/cuda/bn_backward.cu",
     "csrc/cuda/bn_statistics.cu",
+    "csrc/cuda/bn_vectors.cu",
     "csrc/cuda/build_facts.cu",
     "csrc/cuda/conv_dgrad.cu",
     "csrc/cuda/conv_dgrad_sm90.cu",

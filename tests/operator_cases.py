@@ -205,6 +205,8 @@ MODES = {
     "backward_apply": lambda i: Case("bn_backward_apply", (i.grad, None, i.raw, i.affine, False, i.means), 4),
     "backward_apply_relu": lambda i: Case("bn_backward_apply", (i.grad, None, i.raw, i.affine, True, i.means), 4),
     "backward_apply_out": lambda i: Case("bn_backward_apply", (i.grad, i.out, i.raw, i.affine, True, i.means), 4),
+    "sums_finalize": lambda i: Case("bn_backward_finalize", (i.means, 7, i.affine[1].to(i.x.dtype), i.affine[2]), 1),
+    "sums_finalize_plain": lambda i: Case("bn_backward_finalize", (i.means_x, 3, None, None), 1),
     "fprop": lambda i: _fprop(i),
     "fprop_statistics": lambda i: _fprop(i, statistics=True),
     "fprop_prologue_linear": lambda i: _fprop(i, i.affine_x, False),

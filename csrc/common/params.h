@@ -17,7 +17,8 @@ struct StatisticsParams {
 // affine: invstd = 1 / sqrt(M2 / count + eps), scale = weight * invstd, shift = bias; all arrays in acc.
 struct FinalizeParams {
   int64_t channels;
-  const void* stats;
+  const void* mean;
+  const void* m2;
   int64_t count;
   const void* weight;  // may be null: 1
   const void* bias;    // may be null: 0
@@ -65,6 +66,35 @@ struct BackwardApplyParams {
   const void* means;  // acc [2, C]
   void* draw;
   Mask mask;
+};
+
+// means = sums / count, and the rows of sums as gradients of shift and scale, in the dtypes of those parameters.
+struct BackwardFinalizeParams {
+  int64_t channels;
+  const void* sums;  // acc [2, C]
+  int64_t count;
+  void* means;    // acc [2, C]
+  void* dweight;  // may be null; else receives the second row
+  void* dbias;    // may be null; else receives the first
+  DType weight_dtype, bias_dtype;
+};
+
+// running = (1 - momentum) * running + momentum * batch, with the unbiased variance M2 / (count - 1).
+struct RunningStatistics {
+  int64_t channels;
+  const void* stats;  // acc [2, C]
+  int64_t count;
+  double momentum;
+  void *mean, *var;
+  DType mean_dtype, var_dtype;
+};
+
+// Of several batch norms at once, no two of them the same; and counters of batches, each to be incremented.
+constexpr int kUpdatesAtOnce = 8;
+struct UpdateRunningParams {
+  int norms, counters;
+  RunningStatistics norm[kUpdatesAtOnce];
+  int64_t* counter[kUpdatesAtOnce];
 };
 
 // y = base + (grad where not (out <= 0)); base and out may be null, y may be base.

@@ -49,9 +49,9 @@ void bn_statistics(DType dtype, const StatisticsParams& params) {
 void bn_finalize(DType acc, const FinalizeParams& p) {
   int64_t channels = p.channels;
   for (int64_t c = 0; c < channels; ++c) {
-    double variance = get_acc(acc, p.stats, channels + c) / static_cast<double>(p.count);
+    double variance = get_acc(acc, p.m2, c) / static_cast<double>(p.count);
     double invstd = 1 / std::sqrt(variance + p.eps);
-    put_acc(acc, p.affine, c, get_acc(acc, p.stats, c));
+    put_acc(acc, p.affine, c, get_acc(acc, p.mean, c));
     put_acc(acc, p.affine, channels + c, p.weight ? get_acc(acc, p.weight, c) * invstd : invstd);
     put_acc(acc, p.affine, 2 * channels + c, p.bias ? get_acc(acc, p.bias, c) : 0);
     put_acc(acc, p.affine, 3 * channels + c, invstd);

@@ -21,6 +21,8 @@ void bn_apply(DType dtype, const ApplyParams& params, cudaStream_t stream);
 int64_t bn_backward_reduce_workspace(DType dtype, const BackwardReduceParams& params);
 void bn_backward_reduce(DType dtype, const BackwardReduceParams& params, void* workspace, cudaStream_t stream);
 void bn_backward_apply(DType dtype, const BackwardApplyParams& params, cudaStream_t stream);
+void bn_backward_finalize(DType acc, const BackwardFinalizeParams& params, cudaStream_t stream);
+void bn_update_running(DType acc, const UpdateRunningParams& params, cudaStream_t stream);
 void mask_add(DType dtype, const MaskAddParams& params, cudaStream_t stream);
 
 }  // namespace resnet_fused::cuda

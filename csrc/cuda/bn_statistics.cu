@@ -32,7 +32,7 @@ void bn_statistics(DType dtype, const StatisticsParams& p, void* workspace, cuda
 
 void bn_finalize(DType acc, const FinalizeParams& p, cudaStream_t stream) {
   auto kernel = acc == DType::kFloat64 ? bn_finalize_kernel<double> : bn_finalize_kernel<float>;
-  BnFinalizeParams params{p.channels, p.stats, p.weight, p.bias, static_cast<double>(p.count), p.eps, p.affine};
+  BnFinalizeParams params{p.channels, p.mean, p.m2, p.weight, p.bias, static_cast<double>(p.count), p.eps, p.affine};
   launch_sweep("bn_finalize", kernel, ceil_div(p.channels, kThreads), params, stream);
 }
 

@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, 2) merge_statistics_kernel(MergeStat
 
 struct BnFinalizeParams {
   int64_t channels;
-  const void *stats, *weight, *bias;
+  const void *mean, *m2, *weight, *bias;
   double count, eps;
   void* affine;
 };
@@ -160,10 +160,10 @@ __global__ void __launch_bounds__(kThreads, 2) bn_finalize_kernel(BnFinalizePara
   if (c >= p.channels) {
     return;
   }
-  const A* stats = static_cast<const A*>(p.stats);
+  const A* m2 = static_cast<const A*>(p.m2);
   A* affine = static_cast<A*>(p.affine);
-  double invstd = 1 / sqrt(static_cast<double>(stats[p.channels + c]) / p.count + p.eps);
-  affine[c] = stats[c];
+  double invstd = 1 / sqrt(static_cast<double>(m2[c]) / p.count + p.eps);
+  affine[c] = static_cast<const A*>(p.mean)[c];
   affine[p.channels + c] = static_cast<A>(p.weight ? static_cast<const A*>(p.weight)[c] * invstd : invstd);
   affine[2 * p.channels + c] = p.bias ? static_cast<const A*>(p.bias)[c] : A(0);
   affine[3 * p.channels + c] = static_cast<A>(invstd);

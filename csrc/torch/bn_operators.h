@@ -72,24 +72,40 @@ at::Tensor bn_statistics(Device& device, const at::Tensor& x) {
   return stats;
 }
 
+// A vector that is given, in the accumulation type of `rows`, [..., C].
+inline OptionalTensor acc_vector(const OptionalTensor& t, const at::Tensor& rows, const char* name) {
+  if (!given(t)) {
+    return std::nullopt;
+  }
+  check_channels(*t, rows, name);
+  return t->to(acc_type(rows.scalar_type())).contiguous();
+}
+
 template <typename Device>
 at::Tensor bn_finalize(Device& device, const at::Tensor& stats, int64_t count, const OptionalTensor& weight,
                        const OptionalTensor& bias, double eps) {
   TORCH_CHECK(stats.dim() == 2 && stats.size(0) == 2, "stats should have size [2, C], but got ", stats.sizes());
   TORCH_CHECK(stats.scalar_type() == at::kFloat || stats.scalar_type() == at::kDouble,
               "expected stats to have dtype Float or Double, but got ", stats.scalar_type());
-  auto vector = [&](const OptionalTensor& t, const char* name) -> OptionalTensor {
-    if (!given(t)) {
-      return std::nullopt;
-    }
-    check_channels(*t, stats, name);
-    return t->to(stats.scalar_type()).contiguous();
-  };
-  OptionalTensor w = vector(weight, "weight"), b = vector(bias, "bias");
-  at::Tensor s = stats.contiguous();
-  at::Tensor affine = empty_acc({4, stats.size(1)}, stats);
-  device.bn_finalize(dtype_of(stats.scalar_type(), "bn_finalize"),
-                     {stats.size(1), s.const_data_ptr(), count, pointer(w), pointer(b), eps, affine.mutable_data_ptr()});
+  OptionalTensor w = acc_vector(weight, stats, "weight"), b = acc_vector(bias, stats, "bias");
+  at::Tensor s = stats.contiguous(), affine = empty_acc({4, stats.size(1)}, stats);
+  DType acc = dtype_of(stats.scalar_type(), "bn_finalize");
+  const char* mean = static_cast<const char*>(s.const_data_ptr());
+  device.bn_finalize(acc, {s.size(1), mean, mean + s.size(1) * element_bytes(acc), count, pointer(w), pointer(b), eps,
+                           affine.mutable_data_ptr()});
+  return affine;
+}
+
+// The same of running statistics, in x's accumulation type.
+template <typename Device>
+at::Tensor frozen_affine(Device& device, const at::Tensor& x, at::ArrayRef<OptionalTensor> norm, double eps) {
+  TORCH_CHECK(given(norm[2]) && given(norm[3]), "expected running_mean and running_var to be given");
+  at::Tensor affine = empty_acc({4, norm[2]->numel()}, x);
+  OptionalTensor w = acc_vector(norm[0], affine, "weight"), b = acc_vector(norm[1], affine, "bias");
+  OptionalTensor mean = acc_vector(norm[2], affine, "running_mean"), var = acc_vector(norm[3], affine, "running_var");
+  device.bn_finalize(dtype_of(affine.scalar_type(), "bn_finalize"),
+                     {affine.size(1), pointer(mean), pointer(var), 1, pointer(w), pointer(b), eps,
+                      affine.mutable_data_ptr()});
   return affine;
 }
 

@@ -9,16 +9,6 @@ namespace resnet_fused {
 constexpr int64_t kGeometry = 8;  // stride, padding and dilation, two each; groups; whether ReLU follows
 constexpr int64_t kNorm = 4;      // weight, bias, running mean, running variance
 
-// The batch norm of running statistics, as bn_finalize gives it.
-template <typename Device>
-at::Tensor frozen_affine(Device& device, const at::Tensor& x, at::ArrayRef<OptionalTensor> norm, double eps) {
-  TORCH_CHECK(given(norm[2]) && given(norm[3]), "expected running_mean and running_var to be given");
-  at::Tensor stats = empty_acc({2, norm[2]->size(0)}, x);
-  stats.select(0, 0).copy_(*norm[2]);
-  stats.select(0, 1).copy_(*norm[3]);
-  return bn_finalize(device, stats, 1, norm[0], norm[1], eps);
-}
-
 template <typename Device>
 at::Tensor frozen_chain(Device& device, const at::Tensor& x, at::TensorList weights,
                         const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,

@@ -56,8 +56,8 @@ inline void check_rows(const at::Tensor& t, int64_t rows, const at::Tensor& x, c
 // A per-channel vector that goes with an array [..., C].
 inline void check_channels(const at::Tensor& t, const at::Tensor& rows, const char* name) {
   check_device(t, rows, name);
-  TORCH_CHECK(t.dim() == 1 && t.size(0) == rows.size(1), name, " should contain ", rows.size(1), " elements not ",
-              t.numel());
+  int64_t channels = rows.size(-1);
+  TORCH_CHECK(t.dim() == 1 && t.size(0) == channels, name, " should contain ", channels, " elements not ", t.numel());
 }
 
 }  // namespace resnet_fused

@@ -7,6 +7,7 @@
 #include "../cpu/stem.h"
 #include "allocator.h"
 #include "conv_arguments.h"
+#include "cpu_vectors.h"
 
 namespace resnet_fused {
 
@@ -28,6 +29,12 @@ class CpuDevice {
   }
   void bn_backward_apply(DType dtype, const BackwardApplyParams& params) {
     cpu::bn_backward_apply(dtype, params);
+  }
+  void bn_backward_finalize(DType acc, const BackwardFinalizeParams& params) {
+    cpu_bn_backward_finalize(acc, params);
+  }
+  void bn_update_running(DType acc, const UpdateRunningParams& params) {
+    cpu_bn_update_running(acc, params);
   }
   void mask_add(DType dtype, const MaskAddParams& params) {
     cpu::mask_add(dtype, params);

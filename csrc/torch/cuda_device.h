@@ -36,6 +36,12 @@ class CudaDevice {
   void bn_backward_apply(DType dtype, const BackwardApplyParams& params) {
     cuda::bn_backward_apply(dtype, params, stream_);
   }
+  void bn_backward_finalize(DType acc, const BackwardFinalizeParams& params) {
+    cuda::bn_backward_finalize(acc, params, stream_);
+  }
+  void bn_update_running(DType acc, const UpdateRunningParams& params) {
+    cuda::bn_update_running(acc, params, stream_);
+  }
   void mask_add(DType dtype, const MaskAddParams& params) {
     cuda::mask_add(dtype, params, stream_);
   }

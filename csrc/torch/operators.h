@@ -48,7 +48,19 @@ template <typename Device>
 at::Tensor bn_backward_apply(Device& device, const at::Tensor& grad, const OptionalTensor& out, const at::Tensor& x,
                              const at::Tensor& affine, bool relu, const at::Tensor& means);
 
-// The same, written to a dense tensor of the given format, which may be an input.
+// means = sums / count; sums' second and first row as gradients of weight and bias, [0] where those are not given.
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> bn_backward_finalize(Device& device, const at::Tensor& sums,
+                                                                    int64_t count, const OptionalTensor& weight,
+                                                                    const OptionalTensor& bias);
+
+// For each of stats: running_mean and running_var move towards mean and M2 / (count - 1) by momentum. Counters, as many
+// as are given, are incremented.
+template <typename Device>
+void bn_update_running(Device& device, at::TensorList stats, at::IntArrayRef counts, at::ArrayRef<double> momenta,
+                       at::TensorList means, at::TensorList vars, at::TensorList counters);
+
+// bn_apply and bn_backward_apply, written to a dense tensor of the given format, which may be an input.
 template <typename Device>
 void bn_apply_into(Device& device, const at::Tensor& y, at::MemoryFormat format, const at::Tensor& x,
                    const at::Tensor& affine, bool relu, const OptionalTensor& residual,

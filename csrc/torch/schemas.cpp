@@ -23,6 +23,14 @@ void define(torch::Library& m) {
       "bn_backward_apply(Tensor grad, Tensor? out, Tensor x, Tensor affine, bool relu, Tensor means) -> Tensor draw",
       tags);
   m.def(
+      "bn_backward_finalize(Tensor sums, SymInt count, Tensor? weight, Tensor? bias) "
+      "-> (Tensor means, Tensor dweight, Tensor dbias)",
+      tags);
+  m.def(
+      "bn_update_running(Tensor[] stats, SymInt[] counts, float[] momenta, Tensor(a!)[] running_mean, "
+      "Tensor(b!)[] running_var, Tensor(c!)[] counters) -> ()",
+      tags);
+  m.def(
       "conv_fprop(Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "
       "Tensor? prologue, bool prologue_relu, bool statistics, "
       "Tensor? epilogue, Tensor? residual, Tensor? residual_affine, bool relu) -> (Tensor y, Tensor stats)",

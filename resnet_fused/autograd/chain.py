@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from resnet_fused import ops
@@ -171,10 +172,7 @@ class _ResidualChain(torch.autograd.Function):
         # positions of x and of every weight, gamma and beta among the inputs (spec, x, 5 per unit)
         positions = [1, *(i + j for i in range(2, len(needs), 5) for j in range(3))]
         wanted = tuple(needs[i] for i in positions)
-        # Dynamo traces no Function within a Function, nor would it differentiate it.
-        compiling = torch.compiler.is_compiling()
-        apply_backward = _ResidualChainBackward.forward if compiling else _ResidualChainBackward.apply
-        grads = apply_backward(spec, pack(wanted), dout, *ctx.saved_tensors)
+        grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
         for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
             blanks[i] = grad
         return tuple(blanks)
@@ -211,7 +209,19 @@ def apply(function, dual, *inputs):
     """`dual`, which adds a jvp to `function`; Dynamo traces none that has one. Without a graph, its forward alone."""
     if torch.compiler.is_compiling():
         return (function.apply if tracked(inputs) else function.forward)(*inputs)
-    return (function.forward if unobserved(inputs) else dual.apply)(*inputs)
+    if unobserved(inputs):
+        return function.forward(*inputs)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return dual.apply(*inputs)
+    # What Function.apply does then, but for binding default arguments, of which there are none, by `inspect`.
+    return super(torch.autograd.Function, dual).apply(*unwrap_dead_wrappers(inputs))
+
+
+def apply_backward(function, *inputs):
+    """`function`, a backward pass with derivatives of its own, as part of another's; its forward alone where nobody
+    differentiates it, and for Dynamo, which traces no Function within a Function."""
+    alone = torch.compiler.is_compiling() or unobserved(inputs)
+    return (function.forward if alone else function.apply)(*inputs)
 
 
 class _ResidualChainJvp(_ResidualChain):
@@ -302,7 +312,9 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     grad, out, sums, relu = incoming
     if unit.batch_stats:
         P, Q = output_size(operand.x.shape, weight, unit.conv)
-        gradient = (grad, out, branch.kept, affine, sums / (grad.shape[0] * P * Q), relu)
+        parameters = (branch.gamma if want_gamma else None, branch.beta if want_beta else None)
+        means, dgamma, dbeta = kernels.bn_backward_finalize(sums, grad.shape[0] * P * Q, *parameters)
+        gradient = (grad, out, branch.kept, affine, means, relu)
     else:
         gradient = (grad, out, None, None, None, relu)
         scale = affine[1].to(weight.dtype).view(-1, 1, 1, 1)
@@ -311,20 +323,14 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     dx, dw, next_sums = kernels.conv_backward(
         *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask
     )
-    dbeta = sums[0] if want_beta else None
-    dgamma = None
-    if want_gamma and unit.batch_stats:
-        dgamma = sums[1]
-    elif want_gamma:
-        inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
-        dgamma = affine[3] * (inner - affine[0] * sums[0])
-    if want_weight and not unit.batch_stats:
-        dw = dw * scale
-    gradients = (
-        dw if want_weight else None,
-        None if dgamma is None else gradient_of(branch.gamma, dgamma),
-        None if dbeta is None else gradient_of(branch.beta, dbeta),
-    )
+    if not unit.batch_stats:
+        dbeta = gradient_of(branch.beta, sums[0]) if want_beta else None
+        if want_gamma:
+            inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
+            dgamma = gradient_of(branch.gamma, affine[3] * (inner - affine[0] * sums[0]))
+        if want_weight:
+            dw = dw * scale
+    gradients = (dw if want_weight else None, dgamma if want_gamma else None, dbeta if want_beta else None)
     return dx, gradients, next_sums
 
 

@@ -19,8 +19,8 @@ from resnet_fused.autograd.chain import (
     Operand,
     Unit,
     apply,
+    apply_backward,
     frozen_affine,
-    gradient_of,
     output_size,
     pack,
     unit_backward,
@@ -63,8 +63,7 @@ class _Stem(torch.autograd.Function):
         if dout is None:
             return (None,) * len(needs)
         wanted = tuple(needs[2:6])
-        apply_backward = _StemBackward.forward if torch.compiler.is_compiling() else _StemBackward.apply
-        grads = iter(apply_backward(ctx.backend, ctx.unit, pack(wanted), dout, *ctx.saved_tensors))
+        grads = iter(apply_backward(_StemBackward, ctx.backend, ctx.unit, pack(wanted), dout, *ctx.saved_tensors))
         return (None, None, *(next(grads) if want else None for want in wanted), None, None)
 
 
@@ -93,15 +92,17 @@ class _StemBackward(torch.autograd.Function):
             sums = kernels.stem_pool_backward_reduce(dout, index, raw, affine if unit.batch_stats else None)
         P, Q = output_size(x.shape, weight, unit.conv)
         size = (x.shape[0], weight.shape[0], P, Q)
-        bn = (raw, affine, sums / (x.shape[0] * P * Q)) if unit.batch_stats else (None, None, None)
+        bn = (None, None, None)
+        if unit.batch_stats:
+            means, dgamma, dbeta = kernels.bn_backward_finalize(sums, x.shape[0] * P * Q, gamma, beta)
+            bn = (raw, affine, means)
         grad = kernels.stem_pool_backward_apply(dout, index, size, *bn)
         if unit.batch_stats:
             dx, dw, _ = kernels.conv_backward(
                 grad, None, None, None, None, False, x, weight, *unit.conv,
                 None, False, False, None, None, wanted[:2],
             )  # fmt: skip
-            rows = ((gamma, sums[1]), (beta, sums[0]))
-            gradients = (dw, *(None if parameter is None else gradient_of(parameter, row) for parameter, row in rows))
+            gradients = (dw, dgamma, dbeta)
         else:
             branch = Branch(unit, weight, gamma, beta, None, affine)
             incoming = Incoming(grad, None, sums, False)

@@ -97,6 +97,21 @@ def bn_backward_apply(grad, out, x, affine, relu, means):
     return _like(_bn_backward(_masked(grad, out, x, affine, relu), x, affine, means), x)
 
 
+def bn_backward_finalize(sums, count, weight, bias):
+    def gradient(parameter, row):
+        return sums.new_empty(0) if parameter is None else row.to(parameter.dtype, copy=True)
+
+    return sums / count, gradient(weight, sums[1]), gradient(bias, sums[0])
+
+
+def bn_update_running(stats, counts, momenta, running_mean, running_var, counters):
+    for counter in counters:
+        counter.add_(1)
+    for (mean, m2), count, momentum, *running in zip(stats, counts, momenta, running_mean, running_var):
+        for buffer, batch in zip(running, (mean, m2 / (count - 1))):
+            buffer.lerp_(batch.to(buffer.dtype), momentum)
+
+
 def conv_fprop(
     x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, statistics, epilogue, residual, residual_affine, relu,

@@ -18,15 +18,21 @@ class _TorchvisionBlock(FusedModule):
     """A block with children conv1, bn1, … convN, bnN, relu and downsample."""
 
     depth: int
+    names: tuple[tuple[str, str], ...]  # of the main branch's convolutions and batch norms
     eager_class: type
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.names = tuple((f"conv{i}", f"bn{i}") for i in range(1, cls.depth + 1))
+
     def members(self) -> Members:
-        main = tuple(ConvBN(getattr(self, f"conv{i}"), getattr(self, f"bn{i}")) for i in range(1, self.depth + 1))
-        if self.downsample is None:
+        main = tuple([ConvBN(getattr(self, conv), getattr(self, bn)) for conv, bn in self.names])
+        downsample = self.downsample
+        if downsample is None:
             return Members(main, (self.relu,))
-        if type(self.downsample) is not nn.Sequential or len(self.downsample) != 2:
+        if type(downsample) is not nn.Sequential or len(downsample) != 2:
             raise Obstacle("its downsample is not a convolution and a batch norm")
-        return Members(main, (self.relu,), (ConvBN(*self.downsample),), (self.downsample,))
+        return Members(main, (self.relu,), (ConvBN(*downsample),), (downsample,))
 
     def identity(self) -> bool:
         return self.downsample is None

@@ -19,6 +19,7 @@ from resnet_fused.modules.members import (
     check_members,
 )
 from resnet_fused.modules.problem import problem_of
+from resnet_fused.modules.running_statistics import tracks, update_running_statistics
 
 
 class Record(NamedTuple):
@@ -112,10 +113,10 @@ class FusedModule(nn.Module):
             lambda: self._trial(x),
         )
         if choice.backend == dispatch.EAGER:
-            return self._eager(x, choice.reason)
-        if _records is not None:
-            _records.append(Record(self, *choice))
-        with torch.autocast(x.device.type, enabled=False):
+            self._note(None, choice.reason)
+            return self.eager_forward(x)  # all that it would reject was an obstacle
+        self._note(*choice)
+        with _without_autocast(x.device.type):
             units = tuple(branch.unit for branch in branches)
             norms = [branch.used_norm() for branch in branches]
             if pool:
@@ -123,7 +124,7 @@ class FusedModule(nn.Module):
             else:
                 chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity())
                 out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)))
-            if _update_all(branches, statistics, sizes):
+            if update_running_statistics(choice.backend, branches, statistics, sizes):
                 self.statistics_updated()
                 _save_something()
         return out
@@ -147,10 +148,13 @@ class FusedModule(nn.Module):
 
         return run
 
+    def _note(self, backend: str | None, reason: str) -> None:
+        if _records is not None:
+            _records.append(Record(self, backend, reason))
+
     def _eager(self, x: Tensor, reason: str) -> Tensor:
         """The eager forward; where it raises, the batch norms are left as they were."""
-        if _records is not None:
-            _records.append(Record(self, None, reason))
+        self._note(None, reason)
         if torch.compiler.is_compiling():
             return self.eager_forward(x)
         norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
@@ -177,46 +181,27 @@ def _autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) if t.dtype in (torch.float32, torch.float16, torch.bfloat16) else t for t in (x, *weights))
 
 
+def _without_autocast(device: str):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
 def _check_transforms(branches: list[Branch]) -> None:
     """Running statistics cannot be updated under a functorch transform as after it; eager says what eager does."""
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
         return
-    if any(map(_tracks, branches)):
+    if any(map(tracks, branches)):
         raise Obstacle("running statistics are updated under a functorch transform")
 
 
-def _tracks(branch: Branch) -> bool:
-    """nn.BatchNorm2d.forward's rule for updating the running statistics."""
-    return branch.unit.batch_stats and branch.bn.track_running_stats and branch.bn.training
-
-
-def _update_all(branches: list[Branch], statistics, sizes) -> bool:
-    """Whether there was any to update."""
-    tracking = [_tracks(branch) for branch in branches]
-    for branch, tracks, stats, (N, _, P, Q) in zip(branches, tracking, statistics, sizes):
-        if tracks:
-            _update_running_statistics(branch.bn, stats, N * P * Q)
-    return any(tracking)
-
-
 def _save_something() -> None:
-    """Saves a scalar for a backward nobody runs.
+    """Saves a scalar for a backward nobody runs, where somebody watches what is saved.
 
     A checkpoint's recomputation stops at the last tensor saved. Eager's is its last ReLU's, behind the running
     statistics' second update; ours would be before it.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         torch.zeros((), requires_grad=True).square()
-
-
-@torch.no_grad()
-def _update_running_statistics(bn: nn.BatchNorm2d, stats: Tensor, count: int) -> None:
-    """running = (1 − momentum)·running + momentum·batch, with the unbiased variance M2 / (count − 1)."""
-    momentum = bn.momentum
-    if bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-        if momentum is None:  # cumulative average
-            momentum = 1.0 / float(bn.num_batches_tracked)
-    if bn.running_mean is not None and momentum:
-        bn.running_mean.lerp_(stats[0].to(bn.running_mean.dtype), momentum)
-        bn.running_var.lerp_((stats[1] / (count - 1)).to(bn.running_var.dtype), momentum)

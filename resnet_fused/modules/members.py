@@ -164,9 +164,13 @@ def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[
         raise Obstacle("the input's channels are not the convolution's")
     halves = dtype is torch.bfloat16 or dtype is torch.float16
     other = torch.float32 if halves and type(branch.bn) is not FrozenBatchNorm2d else dtype  # its products are float32
+    kind = None
     for vector in branch.norm:
         if vector is None:
             continue
+        if kind not in (None, vector.dtype):
+            raise Obstacle("a batch norm's parameters are of several dtypes")
+        kind = vector.dtype
         if not _is_tensor(vector) or vector.device != device or (vector.dtype != dtype and vector.dtype != other):
             raise Obstacle("a batch norm's parameters are of another type, dtype or device than the input")
         if vector.shape != (channels,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -49,8 +50,14 @@ def _words(unit: Unit, weight, layout: str) -> str:
     return " ".join((*words, "bn" if unit.batch_stats else "frozen", *(["relu"] if unit.relu else [])))
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_channels_last(size: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Remembered: asked for every tensor of every call, and slow, being written for symbolic sizes."""
+    return suggest_memory_format(torch.empty_strided(size, stride, device="meta")) == torch.channels_last
+
+
 def problem_of(branches: list[Branch], main: int, identity: bool, pool: bool, x: Tensor, weights) -> Problem:
-    layouts = tuple(suggest_memory_format(t) == torch.channels_last for t in (x, *weights))
+    layouts = tuple(_is_channels_last(t.shape, t.stride()) for t in (x, *weights))
     gradients = (False, False)
     if torch.is_grad_enabled():
         parameters = (p for branch in branches for p in (branch.weight, *branch.norm) if p is not None)

@@ -18,6 +18,11 @@ bn_backward_reduce(grad, out, x, affine, relu, x2, affine2) → sums
 bn_backward_mask_reduce(grad, out, x, affine, x2, affine2) → g, sums
     g = grad where not (out <= 0), stored for several readers, with bn_backward_reduce's sums of it
 bn_backward_apply(grad, out, x, affine, relu, means) → scale·(g − means[0] − x̂·means[1])
+bn_backward_finalize(sums, count, weight, bias) → means, dweight, dbias
+    means = sums / count; the gradients are rows of sums in their parameters' dtypes, [0] for a parameter not given
+bn_update_running(stats, counts, momenta, running_mean, running_var, counters), all of them lists, in place
+    running ← (1 − momentum)·running + momentum·batch, with the unbiased variance M2 / (count − 1), for each of stats;
+    counters ← counters + 1, as many as are given
 conv_fprop(x, weight, stride, padding, dilation, groups, prologue, prologue_relu, statistics, epilogue, residual,
            residual_affine, relu) → y, stats
     convolves z(x) by the prologue (padding is zero after it); statistics of y, or bn_apply by the epilogue

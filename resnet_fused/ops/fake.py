@@ -60,6 +60,14 @@ def bn_backward_apply(grad, out, x, affine, relu, means):
     return _empty_like(x)
 
 
+def bn_backward_finalize(sums, count, weight, bias):
+    return torch.empty_like(sums), *(sums.new_empty(0) if p is None else torch.empty_like(p) for p in (weight, bias))
+
+
+def bn_update_running(stats, counts, momenta, running_mean, running_var, counters):
+    return None
+
+
 def conv_fprop(
     x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, statistics, epilogue, residual, residual_affine, relu,
@@ -117,6 +125,8 @@ OPERATORS = (
     bn_backward_reduce,
     bn_backward_mask_reduce,
     bn_backward_apply,
+    bn_backward_finalize,
+    bn_update_running,
     conv_fprop,
     conv_backward,
     conv_dgrad,

@@ -25,7 +25,7 @@ def test_every_operator_has_a_case():
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("resnet_fused::")
     }
-    assert covered == registered
+    assert covered == registered - {"bn_update_running"}  # writes to its arguments: test_bn_update_running.py
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -17,6 +17,7 @@ Equations, shapes and dtypes are those of resnet_fused.ops. Results are the same
 stages, in an order that depends on the shape alone, without atomics. Importing this package imports triton.
 """
 
+from resnet_fused.backends.reference import bn_backward_finalize, bn_update_running
 from resnet_fused.backends.triton.bn_apply import bn_apply
 from resnet_fused.backends.triton.bn_backward import bn_backward_apply, bn_backward_mask_reduce, bn_backward_reduce
 from resnet_fused.backends.triton.bn_statistics import bn_finalize, bn_statistics
@@ -27,10 +28,12 @@ from resnet_fused.backends.triton.stem_pool import stem_pool, stem_pool_backward
 __all__ = [
     "bn_apply",
     "bn_backward_apply",
+    "bn_backward_finalize",
     "bn_backward_mask_reduce",
     "bn_backward_reduce",
     "bn_finalize",
     "bn_statistics",
+    "bn_update_running",
     "conv_backward",
     "conv_dgrad",
     "conv_fprop",

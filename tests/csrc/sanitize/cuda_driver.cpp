@@ -52,8 +52,20 @@ int64_t elements(const Shape& s) { return s.images * s.channels * s.pixels; }
 void run_statistics(Memory& memory, const Shape& s) {
   StatisticsParams p{s, memory.floats(elements(s)), memory.floats(2 * s.channels)};
   bn_statistics(kFloat, p, memory.bytes(bn_statistics_workspace(kFloat, p)), nullptr);
-  bn_finalize(kFloat, {s.channels, p.stats, s.images * s.pixels, memory.floats(s.channels), memory.floats(s.channels),
-                       1e-5, memory.floats(4 * s.channels)}, nullptr);
+  bn_finalize(kFloat, {s.channels, p.stats, static_cast<float*>(p.stats) + s.channels, s.images * s.pixels,
+                       memory.floats(s.channels), memory.floats(s.channels), 1e-5, memory.floats(4 * s.channels)},
+              nullptr);
+  BackwardFinalizeParams back{s.channels, p.stats, s.images * s.pixels, memory.floats(2 * s.channels),
+                              memory.floats(s.channels), memory.floats(s.channels), kFloat, kFloat};
+  bn_backward_finalize(kFloat, back, nullptr);
+  UpdateRunningParams update{};
+  update.norms = update.counters = 2;
+  for (int i = 0; i < 2; ++i) {
+    update.norm[i] = {s.channels, p.stats, s.images * s.pixels, 0.1, memory.floats(s.channels),
+                      memory.floats(s.channels), kFloat, kFloat};
+    update.counter[i] = static_cast<int64_t*>(memory.bytes(sizeof(int64_t)));
+  }
+  bn_update_running(kFloat, update, nullptr);
 }
 
 void run_apply(Memory& memory, const Shape& s) {
