@@ -101,9 +101,11 @@ def error_of(results: Any, exact: Any) -> float:
 def measure(work: Work, which: str, dtype: str, device: Device, operators: Any) -> dict[str, Any]:
     """A row; what is wrong or fails gets no time."""
     row: dict[str, Any] = {"layer": str(work.layer), "count": work.layer.counts[2], "pass": which, "status": "ok"}
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # this one need not be fast
     allow_tf32(False)
     exact = work.float().calls(backends.get("reference"))[which]()
     allow_tf32(True)
+    torch.backends.cudnn.benchmark = benchmark
     ours = work.calls(operators)[which]
     try:
         row["error_of_norm"] = error_of(ours(), exact)

@@ -74,6 +74,14 @@ def _races(settings: Settings, autotuned: bool = False) -> Iterator[Part]:
                     yield _race(settings, model, mode, precision, batch, first, autotuned)
 
 
+def _triton_races(settings: Settings) -> Iterator[Part]:
+    """Of their own: to compile all kernels of a model takes minutes, at whose end the others would have no time left."""
+    for mode in ("train", "infer"):
+        part = _race(settings, "resnet50", mode, QUICK_PRECISION, settings.batches[-1])
+        arguments = part.arguments | {"contenders": ["channels_last", "fused", "fused_triton"]}
+        yield Part(f"{part.name} triton", "race", 600, arguments)
+
+
 def parts(settings: Settings) -> list[Part]:
     """All of them, the quick ones first."""
     if settings.emulated:
@@ -102,6 +110,7 @@ def parts(settings: Settings) -> list[Part]:
         _layers("float16", "triton"),
         *layers[1:],
         *rest[6:],
+        *_triton_races(settings),
         *_races(settings, autotuned=True),
         Part("tests triton", "suite", 900, {**_tests(), "backend": "triton"}),
         Part("tests slow", "suite", 1500, {"arguments": ["--slow", "-m", "slow"]}),

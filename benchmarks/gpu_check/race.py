@@ -12,7 +12,6 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from resnet_fused import backends
 from resnet_fused.bench import contenders, job as jobs, oracle
 from resnet_fused.bench.job import LONGEST_REDUCTION, Job
 from resnet_fused.bench.race import rotated
@@ -28,6 +27,7 @@ from .rates import allow_tf32
 
 WARM_UPS = 3
 RESERVE = 10.0  # seconds kept for rounds when a contender takes long to be ready
+COMPILING = ("fused_triton",)  # at first use, as torch.compile does
 EXCUSED = ("not finished", "out of memory")  # the part's own failure, and a limit of the device
 
 
@@ -203,10 +203,7 @@ def run(settings: Settings, report: Report, model: str, mode: str, precision: st
         dynamo.automatic_dynamic_shapes = False  # type: ignore  # the checked batch may be another one
     job = Job(model, mode, batch, settings.image, threads=torch.get_num_threads())
     race = Race(job, precision, open_device(settings), report)
-    if backends.available()["triton"] is None and not settings.emulated:
-        compiling = next((i for i, spec in enumerate(contenders) if resolve(spec).compiles), len(contenders))
-        contenders = [*contenders[:compiling], "fused_triton", *contenders[compiling:]]
-    quick = [spec for spec in contenders if spec != "fused_triton" and not resolve(spec).compiles]
+    quick = [spec for spec in contenders if spec not in COMPILING and not resolve(spec).compiles]
     for spec in quick:
         race.enter(spec)
         race.publish()

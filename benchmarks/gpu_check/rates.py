@@ -17,6 +17,7 @@ from .plan import Settings
 PRECISIONS = {"float16": (torch.float16, True), "bfloat16": (torch.bfloat16, True), "tf32": (torch.float32, True),
               "float32": (torch.float32, False), "float64": (torch.float64, False)}  # fmt: skip
 WARM_UPS = 3
+ROUNDS = 5  # of a product, which repeats within a few percent
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -46,7 +47,7 @@ def rounds_of(device: Device, function: Any) -> list[float]:
     for _ in range(WARM_UPS):
         function()
     repeats = device.repeats(device.seconds(function))
-    return [device.seconds(function, repeats) for _ in range(device.settings.rounds)]
+    return [device.seconds(function, repeats) for _ in range(min(ROUNDS, device.settings.rounds))]
 
 
 def products(device: Device) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,14 +8,13 @@ namespace resnet_fused::cuda {
 
 template <typename Pass, typename Math>
 auto sm90_kernel_of_tile(TileChoice tile) {
-  switch (tile) {
-    case TileChoice::k128x128:
-      return Pass::template kernel<Math, Tile128x128, true>();
-    case TileChoice::k128x64:
-      return Pass::template kernel<Math, Tile128x64, true>();
-    default:
+  if constexpr (Pass::kHasFewRows) {
+    if (tile == TileChoice::k64x128) {
       return Pass::template kernel<Math, Tile64x128, true>();
+    }
   }
+  return tile == TileChoice::k128x128 ? Pass::template kernel<Math, Tile128x128, true>()
+                                      : Pass::template kernel<Math, Tile128x64, true>();
 }
 
 template <typename Pass>

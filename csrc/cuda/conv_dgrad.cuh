@@ -165,6 +165,8 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
 }
 
 struct Dgrad {
+  static constexpr bool kHasFewRows = false;  // so that tiles of 64 rows are worth having for warpgroups
+
   template <typename Math, typename TileShape, bool VECTOR>
   static auto kernel() {
     return conv_dgrad_kernel<Math, TileShape, VECTOR>;

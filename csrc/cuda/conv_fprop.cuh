@@ -141,6 +141,8 @@ __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
 }
 
 struct Fprop {
+  static constexpr bool kHasFewRows = false;  // so that tiles of 64 rows are worth having for warpgroups
+
   template <typename Math, typename TileShape, bool VECTOR>
   static auto kernel() {
     return conv_fprop_kernel<Math, TileShape, VECTOR>;

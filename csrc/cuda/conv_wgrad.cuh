@@ -71,6 +71,8 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
 }
 
 struct Wgrad {
+  static constexpr bool kHasFewRows = true;  // so that tiles of 64 rows are worth having for warpgroups
+
   template <typename Math, typename TileShape, bool VECTOR>
   static auto kernel() {
     return conv_wgrad_kernel<Math, TileShape, VECTOR>;

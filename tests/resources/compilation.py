@@ -48,9 +48,16 @@ def nvcc_version() -> str:
     return re.search(r"V(\d+\.\d+\.\d+)", run(["nvcc", "--version"]))[1]
 
 
+def architectures_of(source: Path) -> list[str]:
+    """Kernels for warpgroups are of Hopper alone."""
+    return ["sm_90"] if source.stem.endswith("_sm90") else ARCHITECTURES
+
+
 def _compiled(source: Path, arch: str) -> Path:
     """A folder with the cubin, its PTX and what ptxas said. -lineinfo adds line numbers and changes no instruction."""
-    command = ["nvcc", *setup_list("NVCC_FLAGS"), "-lineinfo", f"-arch={arch}", "-Xptxas", "-v", "-cubin", source]
+    target = "sm_90a" if arch == "sm_90" else arch  # as setup.py builds it
+    code = f"arch={target.replace('sm', 'compute')},code={target}"
+    command = ["nvcc", *setup_list("NVCC_FLAGS"), "-lineinfo", "-gencode", code, "-Xptxas", "-v", "-cubin", source]
     key = digest(nvcc_version(), command)
 
     def make(folder):
@@ -117,7 +124,7 @@ def rows(source: Path, arch: str) -> list[dict]:
 
 def all_rows(architectures=ARCHITECTURES) -> list[dict]:
     """Of every kernel that setup.py builds."""
-    jobs = [(source, arch) for source in sources() for arch in architectures]
+    jobs = [(source, arch) for source in sources() for arch in architectures_of(source) if arch in architectures]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
         found = [row for rows_of_job in pool.map(lambda job: rows(*job), jobs) for row in rows_of_job]
     if len({(row["kernel"], row["arch"]) for row in found}) < len(found):

@@ -5,6 +5,7 @@ import re
 CONV_16_BIT = re.compile(
     r"conv_(?:fprop|dgrad|wgrad)\w*kernel<(?:MathHalf|MathBFloat16|__half|__nv_bfloat16)\b.*\b(true|false)>"
 )
+WARPGROUPS = re.compile(r"conv_\w+_kernel<Math\w+Sm90\b")
 LOCAL_MEMORY = ("spill_stores", "spill_loads", "stack", "LDL", "STL")
 WIDTHS = (128, 64, 32, 16, 8)
 
@@ -46,7 +47,17 @@ def _uses_tensor_cores(row: dict) -> list[str]:
     return [*missing, f"{narrow} LDGSTS narrower than 128 bits"] if narrow else missing
 
 
-RULES = (_keeps_to_registers, _says_global, _accesses_are_wide, _uses_tensor_cores)
+def _uses_warpgroups(row: dict) -> list[str]:
+    """Products read shared memory themselves: matrix instructions and asynchronous copies, no ldmatrix."""
+    if not WARPGROUPS.match(row["kernel"]):
+        return []
+    missing = [f"no {column}" for column in ("HMMA", "LDGSTS.128") if not row[column]]
+    narrow = row["LDGSTS"] - row["LDGSTS.128"]
+    fragments = [f"{row['LDSM']} LDSM"] if row["LDSM"] else []
+    return [*missing, *fragments, *([f"{narrow} LDGSTS narrower than 128 bits"] if narrow else [])]
+
+
+RULES = (_keeps_to_registers, _says_global, _accesses_are_wide, _uses_tensor_cores, _uses_warpgroups)
 
 
 def broken(rows: list[dict]) -> list[str]:
