@@ -134,14 +134,15 @@ struct MergeSumsParams {
 
 template <typename A>
 __global__ void __launch_bounds__(kThreads, 2) merge_sums_kernel(MergeSumsParams p) {
-  __shared__ double memory[kMergeSlices][kMergeChannels];
+  __shared__ double memory[kThreads / kWarp][kMergeChannels];
   int64_t channel = int64_t{blockIdx.x} * kMergeChannels + threadIdx.x % kMergeChannels;
   int slice = threadIdx.x / kMergeChannels;
   bool inside = channel < p.channels;
   for (int row = 0; row < p.rows; ++row) {
     double sum = 0;
-    for (int64_t i = slice; inside && i < p.chunks; i += kMergeSlices) {
-      sum += p.partial[(i * p.rows + row) * p.channels + channel];
+#pragma unroll 4
+    for (int64_t i = slice; i < p.chunks; i += kMergeSlices) {
+      sum += inside ? p.partial[(i * p.rows + row) * p.channels + channel] : 0.0;
     }
     sum = sum_slices(sum, memory);
     if (inside && slice == 0) {

@@ -104,46 +104,55 @@ struct MergeStatisticsParams {
   void* stats;            // acc [2, channels]
 };
 
-// Sums over the slices of a channel, for all of its threads.
-__device__ inline double sum_slices(double value, double (&memory)[kMergeSlices][kMergeChannels]) {
-  int channel = threadIdx.x % kMergeChannels, slice = threadIdx.x / kMergeChannels;
+// Sums over the slices of a channel, for all of its threads, in a fixed order.
+__device__ inline double sum_slices(double value, double (&memory)[kThreads / kWarp][kMergeChannels]) {
+  int channel = threadIdx.x % kMergeChannels;
+#pragma unroll
+  for (int distance = kMergeChannels; distance < kWarp; distance *= 2) {
+    value += __shfl_xor_sync(0xffffffff, value, distance);
+  }
   __syncthreads();
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
   __syncthreads();
   double total = 0;
-  for (int i = 0; i < kMergeSlices; ++i) {
-    total += memory[i][channel];
+#pragma unroll
+  for (int warp = 0; warp < kThreads / kWarp; ++warp) {
+    total += memory[warp][channel];
   }
   return total;
 }
 
-// mean = sum n_i mean_i / n, M2 = sum (M2_i + n_i (mean_i - mean)^2)
+// With d_i = mean_i - q, q the first chunk's mean: mean = q + sum n_i d_i / n, M2 = sum (M2_i + n_i d_i^2) - n (mean - q)^2.
+// One pass over the parts, and no division for each: in float64 those take longest.
 template <typename A>
 __global__ void __launch_bounds__(kThreads, 2) merge_statistics_kernel(MergeStatisticsParams p) {
-  __shared__ double memory[kMergeSlices][kMergeChannels];
+  __shared__ double memory[kThreads / kWarp][kMergeChannels];
   const Sweep& s = p.sweep;
   int64_t channel = int64_t{blockIdx.x} * kMergeChannels + threadIdx.x % kMergeChannels;
   int slice = threadIdx.x / kMergeChannels;
   bool inside = channel < s.channels;
   auto count = [&](int64_t chunk) {
-    return static_cast<double>(elements_before(s, min((chunk + 1) * s.chunk_rows, s.rows)) -
-                               elements_before(s, chunk * s.chunk_rows));
+    int64_t begin = chunk * s.chunk_rows, end = min(begin + s.chunk_rows, s.rows);
+    return static_cast<double>(s.channels_last ? end - begin : elements_before(s, end) - elements_before(s, begin));
   };
-  double n = static_cast<double>(elements_before(s, s.rows)), weighted = 0;
-  for (int64_t i = slice; inside && i < s.chunks; i += kMergeSlices) {
-    weighted += count(i) / n * p.partial[2 * i * s.channels + channel];
+  double q = inside ? p.partial[channel] : 0.0, sum = 0, square = 0;
+  q = q - q == 0.0 ? q : 0.0;  // not infinity
+#pragma unroll 4
+  for (int64_t i = slice; i < s.chunks; i += kMergeSlices) {
+    if (inside) {
+      const double* partial = p.partial + 2 * i * s.channels + channel;
+      double d = partial[0] - q, weighted = count(i) * d;
+      sum += weighted;
+      square += partial[s.channels] + weighted * d;
+    }
   }
-  double mean = sum_slices(weighted, memory), m2 = 0;
-  for (int64_t i = slice; inside && i < s.chunks; i += kMergeSlices) {
-    const double* partial = p.partial + 2 * i * s.channels + channel;
-    double delta = partial[0] - mean;
-    m2 += partial[s.channels] + count(i) * delta * delta;
-  }
-  m2 = sum_slices(m2, memory);
+  sum = sum_slices(sum, memory);
+  square = sum_slices(square, memory);
   if (inside && slice == 0) {
     A* stats = static_cast<A*>(p.stats);
-    stats[channel] = static_cast<A>(mean);
-    stats[s.channels + channel] = static_cast<A>(m2);
+    double mean = sum / static_cast<double>(elements_before(s, s.rows)), m2 = square - sum * mean;
+    stats[channel] = static_cast<A>(q + mean);
+    stats[s.channels + channel] = static_cast<A>(zero_up_to_zero(m2, m2));
   }
 }
 

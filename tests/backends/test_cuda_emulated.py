@@ -129,3 +129,36 @@ def test_tf32_where_pytorch_allows_it(emulated, kernels):
     # Operands keep 11 bits: products are off by 2 * 2^-11, a sum of 144 of them, each of size 1, by 12 times that.
     assert (y - truth).abs().max() <= 4 * 12 * 2**-10
     assert (y - truth).abs().max() > 2**-15  # float32's own error is a hundredth of it
+
+
+@pytest.fixture
+def hopper(emulated):
+    """Convolutions multiply by wgmma, and those of filters larger than 1x1 have their operands formed in memory."""
+    emulated.functions.set_hopper(1)
+    yield
+    emulated.functions.set_hopper(0)
+
+
+WARPGROUPS = [
+    ConvProblem("wide_3x3", 1, 72, 9, 8, 136, 3, 3, (1, 1), (1, 1)),
+    ConvProblem("strided", 2, 136, 9, 8, 40, 3, 3, (2, 2), (1, 1)),
+    ConvProblem("wide_1x1", 2, 72, 9, 8, 136, 1, 1),
+    ConvProblem("groups", 1, 144, 9, 8, 160, 3, 3, (1, 1), (1, 1), groups=2),
+]
+
+
+@pytest.mark.parametrize("mode", CONVOLUTIONS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("problem", WARPGROUPS, ids=lambda p: p.id)
+def test_warpgroups(problem, dtype, mode, hopper, emulated, kernels):
+    case = make_case(mode, problem, DTYPES[dtype], torch.channels_last)
+    check_oracle(case, kernels)
+    names = {name for name in _kernels_of(emulated, case, kernels)[1] if "conv_" in name and "_kernel" in name}
+    products = {name for name in names if any(f"conv_{which}" in name for which in ("fprop", "dgrad", "wgrad"))}
+    assert all("Sm90" in name for name in products) and (products or mode == "backward_nothing")
+
+
+def test_where_operands_are_formed(hopper, emulated, kernels):
+    for problem, expected in ((WARPGROUPS[0], True), (WARPGROUPS[2], False)):
+        case = make_case("fprop_prologue", problem, torch.float16, torch.channels_last)
+        assert any("bn_apply" in name for name in _kernels_of(emulated, case, kernels)[1]) == expected

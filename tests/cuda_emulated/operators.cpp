@@ -5,14 +5,15 @@
 
 namespace resnet_fused {
 
-static bool tf32 = false;
+static bool tf32 = false, hopper = false;
 
 cudaStream_t current_stream(const at::Tensor&) {
   return nullptr;
 }
 
 cuda::DeviceLimits device_limits(const at::Tensor&) {
-  return {108, 163 << 10};  // of an A100, as the emulator's CUDA runtime says
+  // Of an A100, as the emulator's CUDA runtime says; or with wgmma, and so small that every tile keeps it busy.
+  return hopper ? cuda::DeviceLimits{1, 163 << 10, true} : cuda::DeviceLimits{108, 163 << 10, false};
 }
 
 bool allow_tf32() {
@@ -23,6 +24,10 @@ bool allow_tf32() {
 
 extern "C" __attribute__((visibility("default"))) void set_tf32(bool allowed) {
   resnet_fused::tf32 = allowed;
+}
+
+extern "C" __attribute__((visibility("default"))) void set_hopper(bool emulated) {
+  resnet_fused::hopper = emulated;
 }
 
 TORCH_LIBRARY(resnet_fused_emulated, m) {
