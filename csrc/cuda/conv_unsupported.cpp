@@ -6,6 +6,7 @@ namespace resnet_fused::cuda {
 namespace {
 
 constexpr int64_t kMaxPixels = 1 << 30;     // and coordinates, with room for what is added to them
+constexpr int kMaxTaps = 32;                  // in a direction: conv_gather.cuh has a bit for each
 constexpr int64_t kMaxElements = 1u << 31;  // of an image or the weights, within which offsets are of 32 bits
 
 // Furthest that a tap of a tile's pixels may be from the first element of the tile's first image, of which every
@@ -28,6 +29,9 @@ const char* conv_unsupported(const ConvProblem& problem) {
   }
   if (s.C % s.groups != 0 || s.K % s.groups != 0) {
     return "channels do not divide by groups";
+  }
+  if (std::max(s.R, s.S) > kMaxTaps) {
+    return "more than 32 rows or columns of a filter";
   }
   int64_t rows = std::max<int64_t>(s.P, s.H + s.stride[0]), columns = std::max<int64_t>(s.Q, s.W + s.stride[1]);
   if (s.N * rows * columns > kMaxPixels || std::max(rows, columns) + 2 * (s.padding[0] + s.padding[1]) > kMaxPixels) {

@@ -183,19 +183,30 @@ def test_no_images(cuda_conv_library):
 
 
 @pytest.mark.parametrize(
-    "size, dtype, reason",
+    "size, rows, dtype, reason",
     [
-        ((2, 8, 9, 9), torch.float64, "float64"),
-        ((2**12, 8, 2**10, 2**10), torch.float16, "2^30 pixels"),
-        ((1, 2**17, 2**7, 2**7), torch.float16, "2^31 elements"),
-        ((2, 8, 9, 9), torch.float16, None),
+        ((2, 8, 9, 9), 3, torch.float64, "float64"),
+        ((2**12, 8, 2**10, 2**10), 3, torch.float16, "2^30 pixels"),
+        ((1, 2**17, 2**7, 2**7), 3, torch.float16, "2^31 elements"),
+        ((2, 8, 40, 9), 33, torch.float16, "32 rows"),
+        ((2, 8, 40, 9), 32, torch.float16, None),
+        ((2, 8, 9, 9), 3, torch.float16, None),
     ],
 )
-def test_why_a_problem_is_not_served(cuda_conv_library, size, dtype, reason):
+def test_why_a_problem_is_not_served(cuda_conv_library, size, rows, dtype, reason):
     x = torch.empty(size, dtype=dtype, device="meta")
-    weight = torch.empty(16, size[1], 3, 3, dtype=dtype, device="meta")
+    weight = torch.empty(16, size[1], rows, 3, dtype=dtype, device="meta")
     found = CudaConvolutions(cuda_conv_library).unsupported(x, weight, (1, 1), (1, 1), (1, 1), 1)
     assert found is None if reason is None else reason in found
+
+
+@pytest.mark.parametrize("mode", ["fprop_prologue", "backward_everything"])
+def test_the_longest_filters(cuda_conv_library, mode):
+    """Of as many taps as a word has bits, in either direction."""
+    for problem in (ConvProblem("tall", 1, 8, 35, 3, 16, 32, 1, (1, 1), (16, 0)),
+                    ConvProblem("wide", 1, 8, 3, 35, 16, 1, 32, (1, 2), (0, 16))):  # fmt: skip
+        case = draw_case(mode, problem, torch.float16, True)
+        check_integers(CudaConvolutions(cuda_conv_library), case, torch.float16)
 
 
 POINTWISE = ConvProblem("pointwise", 2, 72, 9, 8, 136, 1, 1)
