@@ -8,7 +8,7 @@ namespace resnet_fused::cuda {
 namespace {
 
 // A block has kMergedChannels columns, a sector of memory, of kMergedSegments threads; tiles go round over the segments.
-constexpr int kMergedChannels = 8, kMergedSegments = 128, kMergedThreads = kMergedChannels * kMergedSegments;
+constexpr int kMergedChannels = 8, kMergedSegments = 64, kMergedThreads = kMergedChannels * kMergedSegments;
 
 // Over the segments of a channel, in a fixed order; the first threads get their channels' sums.
 __device__ double sum_segments(double value) {

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import re
 import socket
 import stat
 import subprocess
@@ -16,7 +17,20 @@ from pathlib import Path
 import pytest
 import torch
 from emulator import build as emulator_build
-from gpu_check import __main__ as command, device, facts, lanes, plan, process, race, record, report, sanitizer
+from gpu_check import (
+    __main__ as command,
+    device,
+    facts,
+    lanes,
+    layers,
+    plan,
+    process,
+    profile,
+    race,
+    record,
+    report,
+    sanitizer,
+)
 from torch import nn
 
 from resnet_fused.bench.job import Job
@@ -60,6 +74,13 @@ def test_every_part_rehearsed(tmp_path):
         rows = part["result"]["rows"]
         assert len(rows) == 5 + 2 * 8 and {row["status"] for row in rows} == {"ok"}
         assert all(row["bytes"] > 0 and row["gb_per_s"]["ours"]["median"] > 0 for row in rows)
+    table = parts["layers cuda_emulated float16"]["result"]
+    assert [row["pass"] for row in table["rows"]] == ["fprop", "infer", "dgrad", "wgrad"]
+    for row in table["rows"]:
+        assert row["status"] == "ok" and row["error_of_norm"] < 1e-3 and row["of_roof"]["ours"] > 0
+    profiled = parts["profile resnet18 train float32 batch 4"]["result"]["contenders"]
+    assert [row["name"] for row in profiled] == ["channels_last", "fused", "fused_library"]
+    assert all(row["step_milliseconds"] > 0 for row in profiled)
     assert parts["tests quick"]["result"]["counts"]["passed"] > 40
     assert set(parts["rates"]["result"]["mm"]) == {"float16", "bfloat16", "tf32", "float32", "float64"}
     assert str(tmp_path) not in json.dumps(result) and str(ROOT) not in json.dumps(result)
@@ -208,8 +229,47 @@ def test_parts_for_a_gpu():
     quick = [part.quick for part in parts]
     assert quick == sorted(quick, reverse=True) and sum(quick) == 5
     assert len({part.name for part in parts}) == len(parts)
-    assert sum(part.kind == "race" for part in parts) == 2 * (2 * 2 * 4 * 2)
+    races = [part for part in parts if part.kind == "race"]
+    assert len(races) == 2 * (2 * 2 * 4 * 2) + 2
+    assert sum("fused_triton" in race.arguments["contenders"] for race in races) == 2  # it compiles for minutes
     assert {part.kind for part in parts} == {"facts", "build", *report.TEXTS}
+
+
+def test_parts_by_regular_expression():
+    """--only chooses among the parts; the build is one of any choice unless it is left out."""
+    options = command.options_of(["--only", "^rates|layers cuda float16"])
+    names = [part.name for part in command.chosen(options, plan.Settings())]
+    assert names == ["build", "rates", "layers cuda float16"]
+    options = command.options_of(["--only", "^rates", "--without-build", "--without-compile"])
+    assert [part.name for part in command.chosen(options, plan.Settings())] == ["rates"]
+    assert "--without-build --without-compile" in command.command(options)
+
+
+def test_error_of_a_layer():
+    """The worst of the results, relative to their norms; NaN is worse than anything, and nothing is no error."""
+    ones, none = torch.ones(4), torch.empty(0)
+    assert layers.error_of(ones * 1.5, ones) == pytest.approx(0.5)
+    assert layers.error_of((ones, ones * 1.25, none), (ones, ones, none)) == pytest.approx(0.25)
+    found = layers.error_of((ones * torch.nan, ones * 2), (ones, ones))
+    assert not found <= layers.TOLERANCE["float16"]
+
+
+def test_tables_of_layers_and_profiles():
+    spread = {"median": 2.0, "p20": 1.0, "p80": 3.0}
+    right = {"layer": "64-64@56 1x1/1", "pass": "fprop", "status": "ok", "operations": 4e9, "speedup": spread,
+             "milliseconds": {"ours": spread, "library": spread},
+             "of_roof": {"ours": 0.25, "library": 0.5}}  # fmt: skip
+    wrong = {"layer": "3-64@224 7x7/2", "pass": "wgrad", "status": "wrong", "error": "by 3.0e-01 of the norm"}
+    rates = {"backend": "cuda", "dtype": "float16", "batch": 8, "tflops": 600.0, "copy_gb_per_s": 3000.0}
+    text = report.layers_text({**rates, "rows": [right, wrong]})
+    assert re.search(r"64-64@56 1x1/1 fprop +2\.00 +2\.00 +0\.25 +2\.00 +0\.50 +2\.00x", text)  # 4e9 in 2 ms: 2 TFLOP/s
+    assert re.search(r"3-64@224 7x7/2 wgrad +wrong", text)
+    step = {"label": "fused", "step_milliseconds": 5.0, "kernel_milliseconds": 4.0, "launches": 7,
+            "kernels": [{"name": "conv_fprop_kernel", "milliseconds": 3.0, "launches": 2}]}  # fmt: skip
+    text = report.profile_text({"model": "resnet18", "mode": "train", "precision": "float16", "batch": 8,
+                                "contenders": [step, {"label": "library", "error": "out of memory"}]})  # fmt: skip
+    assert "fused: a step 5.00 ms, its kernels 4.00 ms, 7 launches" in text and "library failed: out of memory" in text
+    assert profile.short("void resnet_fused::cuda::(anonymous namespace)::f<int>(P)") == "f<int>(P)"
 
 
 class FakeCuda:

@@ -3,10 +3,12 @@
 
 namespace resnet_fused::cuda {
 
-// A pointer whose making is forgotten: else it is made anew, from the kernel's parameters, wherever it is used.
+// A pointer to global memory whose making is forgotten: else it is made anew, from the kernel's parameters, wherever it
+// is used.
 template <typename T>
 __device__ __forceinline__ T* kept(T* pointer) {
   asm("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
   return pointer;
 }
 
