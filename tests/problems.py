@@ -106,7 +106,7 @@ class ChainProblem(NamedTuple):
     H: int
     W: int
     units: tuple[ConvSize, ...]
-    shortcut: str  # "none", "identity" or "projection"
+    shortcut: str  # "none", "identity", "projection" or "given"
 
     @property
     def stride(self) -> int:
@@ -121,6 +121,7 @@ CHAINS = (
     ChainProblem("single_stride", 3, 3, 5, 5, (ConvSize(2, 3, 2),), "none"),
     ChainProblem("basic", 2, 3, 4, 4, (ConvSize(3, 3), ConvSize(3, 3)), "identity"),
     ChainProblem("basic_projection", 2, 2, 4, 5, (ConvSize(3, 3, 2), ConvSize(3, 3)), "projection"),
+    ChainProblem("basic_given", 2, 2, 4, 5, (ConvSize(3, 3, 2), ConvSize(3, 3)), "given"),
     ChainProblem("bottleneck", 2, 4, 3, 4, (ConvSize(2, 1), ConvSize(2, 3), ConvSize(4, 1)), "identity"),
     ChainProblem(
         "bottleneck_projection", 2, 2, 5, 4, (ConvSize(2, 1), ConvSize(2, 3, 2), ConvSize(4, 1)), "projection"

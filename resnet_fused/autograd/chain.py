@@ -4,7 +4,8 @@ Training (BN fission; raw_i is convolution i's output, z_i its batch norm):
 
     raw_1 = conv(x), raw_i = conv(relu(z_{i-1}(raw_{i-1}))), out = relu(z_n(raw_n) + shortcut)
 
-saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum; never an activated tensor. A unit whose
+saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum; never an activated tensor. The shortcut is
+x, a projection of it, or a tensor that is given. A unit whose
 batch norm is frozen (running statistics) saves its activated output instead: then
 
     g_i: masked gradient,  D = wgrad(g_i, a_{i-1}):  dw = scale·D,  dγ = invstd·(⟨w, D⟩ − mean·Σg),  dβ = Σg
@@ -53,6 +54,7 @@ class Chain:
     units: tuple[Unit, ...]
     projection: tuple[Unit, ...]  # one unit or none
     identity: bool
+    given: bool = False  # the shortcut is a tensor of its own
 
 
 class BatchNorm(NamedTuple):
@@ -113,12 +115,12 @@ def _split(spec: Chain, tensors) -> list[tuple[Tensor, BatchNorm]]:
     return [(tensors[i], BatchNorm(*tensors[i + 1 : i + 5])) for i in range(0, len(tensors), 5)]
 
 
-def _forward(spec: Chain, x: Tensor, tensors):
+def _forward(spec: Chain, x: Tensor, shortcut: Tensor | None, tensors):
     """→ out, and per unit (projection last) what is kept, its affine, its statistics."""
     kernels = ops.get(spec.backend)
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
     parameters = _split(spec, tensors)
-    residual, residual_affine, projection = (x if spec.identity else None), None, ()
+    residual, residual_affine, projection = (x if spec.identity else shortcut), None, ()
     if spec.projection:
         unit = spec.projection[0]
         residual, affine, stats = conv_bn(kernels, unit, Operand(x, None, False), *parameters[-1], acc)
@@ -140,28 +142,29 @@ def _forward(spec: Chain, x: Tensor, tensors):
 def _needs_out(spec: Chain) -> bool:
     """The last ReLU's mask comes from raw_n alone when nothing is added to it."""
     last = spec.units[-1]
-    return last.relu and bool(spec.projection or spec.identity or not last.batch_stats)
+    return last.relu and bool(spec.projection or spec.identity or spec.given or not last.batch_stats)
 
 
 class _ResidualChain(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(spec, x, *tensors):
-        out, results = _forward(spec, x, tensors)
+    def forward(spec, x, shortcut, *tensors):
+        out, results = _forward(spec, x, shortcut, tensors)
         return (out, *(t for result in results for t in result))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        spec, x, *tensors = inputs
+        spec, x, shortcut, *tensors = inputs
         out, *results = output
         ctx.spec = spec
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(t for t in results if t is not None))
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
-        ctx.save_for_backward(x, out if _needs_out(spec) else None, *parameters, *kept_and_affine)
-        ctx.save_for_forward(x, *parameters, *results[1::3])
+        # The shortcut is for derivatives of the backward pass alone; its values are in `out`, but for those masked.
+        ctx.save_for_backward(x, shortcut, out if _needs_out(spec) else None, *parameters, *kept_and_affine)
+        ctx.save_for_forward(x, shortcut, *parameters, *results[1::3])
 
     @staticmethod
     def backward(ctx, dout, *_):
@@ -169,8 +172,8 @@ class _ResidualChain(torch.autograd.Function):
         blanks = [None] * len(needs)
         if dout is None:
             return tuple(blanks)
-        # positions of x and of every weight, gamma and beta among the inputs (spec, x, 5 per unit)
-        positions = [1, *(i + j for i in range(2, len(needs), 5) for j in range(3))]
+        # positions of x, the shortcut and every weight, gamma and beta among the inputs (spec, x, shortcut, 5 per unit)
+        positions = [1, 2, *(i + j for i in range(3, len(needs), 5) for j in range(3))]
         wanted = tuple(needs[i] for i in positions)
         grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
         for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
@@ -229,14 +232,14 @@ class _ResidualChainJvp(_ResidualChain):
     def jvp(ctx, _, *tangents):
         saved = eager.alive(ctx.saved_tensors)
         count = 3 * _count(ctx.spec)
-        primals, affines = saved[: 1 + count], saved[1 + count :]
-        tangents = (tangents[0], *(tangents[1 + i + j] for i in range(0, len(tangents) - 1, 5) for j in range(3)))
+        primals, affines = saved[: 2 + count], saved[2 + count :]
+        tangents = (*tangents[:2], *(tangents[i + j] for i in range(2, len(tangents), 5) for j in range(3)))
         function = _reference(ctx.spec, affines)
         return (eager.jvp(function, primals, tangents), *([None] * len(affines) * 3))
 
 
 def _reference(spec, affines):
-    return lambda x, *parameters: eager.chain(spec, affines, x, *parameters)
+    return lambda x, shortcut, *parameters: eager.chain(spec, affines, x, shortcut, *parameters)
 
 
 class _ResidualChainBackward(torch.autograd.Function):
@@ -245,23 +248,23 @@ class _ResidualChainBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(spec, wanted, dout, x, out, *saved):
-        return _backward(spec, unpack(wanted, 1 + 3 * _count(spec)), dout, x, out, _branches(spec, saved))
+    def forward(spec, wanted, dout, x, shortcut, out, *saved):
+        return _backward(spec, unpack(wanted, 2 + 3 * _count(spec)), dout, x, out, _branches(spec, saved))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.spec, wanted, dout, x, _, *saved = inputs
+        ctx.spec, wanted, dout, x, shortcut, _, *saved = inputs
         count = 3 * _count(ctx.spec)
-        ctx.wanted = unpack(wanted, 1 + count)
-        ctx.save_for_backward(dout, x, *saved[:count], *saved[count + 1 :: 2])
-        ctx.save_for_forward(dout, x, *saved[:count], *saved[count + 1 :: 2])
+        ctx.wanted = unpack(wanted, 2 + count)
+        ctx.save_for_backward(dout, x, shortcut, *saved[:count], *saved[count + 1 :: 2])
+        ctx.save_for_forward(dout, x, shortcut, *saved[:count], *saved[count + 1 :: 2])
         ctx.count = count
 
     @staticmethod
     def _gradient(ctx):
-        """The reference's backward as a function of (dout, x, *parameters), and their values."""
+        """The reference's backward as a function of (dout, x, shortcut, *parameters), and their values."""
         saved = eager.alive(ctx.saved_tensors)
-        primals, affines = saved[: 2 + ctx.count], saved[2 + ctx.count :]
+        primals, affines = saved[: 3 + ctx.count], saved[3 + ctx.count :]
         function = _reference(ctx.spec, affines)
 
         def gradient(dout, *inputs):
@@ -273,15 +276,15 @@ class _ResidualChainBackward(torch.autograd.Function):
     def backward(ctx, *cotangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
         needs = ctx.needs_input_grad
-        wanted = (needs[2], needs[3], *needs[5 : 5 + ctx.count])
+        wanted = (*needs[2:5], *needs[6 : 6 + ctx.count])
         results = iter(eager.vjp(gradient, primals, wanted, cotangents))
         grads = [next(results) if want else None for want in wanted]
-        return (None, None, *grads[:2], None, *grads[2:], *([None] * (len(needs) - 5 - ctx.count)))
+        return (None, None, *grads[:3], None, *grads[3:], *([None] * (len(needs) - 6 - ctx.count)))
 
     @staticmethod
     def jvp(ctx, *tangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
-        tangents = (tangents[2], tangents[3], *tangents[5 : 5 + ctx.count])
+        tangents = (*tangents[2:5], *tangents[6 : 6 + ctx.count])
         return eager.jvp(gradient, primals, tangents)
 
 
@@ -359,10 +362,11 @@ def _last_incoming(kernels, main, projection, dout, out, wanted) -> tuple[Incomi
 
 
 def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
-    """The chain's gradients that `wanted` names, in the order x, (weight, gamma, beta) per unit, projection last."""
+    """The chain's gradients that `wanted` names, in the order x, shortcut, (weight, gamma, beta) per unit, projection
+    last."""
     kernels = ops.get(spec.backend)
     n = len(spec.units)
-    want_x, rest = wanted[0], wanted[1:]
+    want_x, want_shortcut, *rest = wanted
     want = [rest[3 * i : 3 * i + 3] for i in range(len(branches))]
     main, projection = branches[:n], branches[n:]
     incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, [want[n - 1], *want[n:]])
@@ -386,8 +390,15 @@ def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
         )  # fmt: skip
         if i > 0 and want_dx:
             incoming = _incoming(kernels, main[i - 1], dx, sums, want[i - 1])
-    flat = (dx if want_x else None, *(g for gradients in grads for g in (gradients or (None,) * 3)))
+    given = _masked(shortcut) if want_shortcut else None
+    flat = (dx if want_x else None, given, *(g for gradients in grads for g in (gradients or (None,) * 3)))
     return tuple(g for g, w in zip(flat, wanted) if w)
+
+
+def _masked(incoming: Incoming) -> Tensor:
+    """The gradient behind the mask."""
+    grad, out, _, relu = incoming
+    return grad.masked_fill(out <= 0, 0) if relu and out is not None else grad
 
 
 def _operand(x, main, i) -> Operand:
@@ -410,20 +421,21 @@ def _incoming(kernels, branch, dx, sums, want) -> Incoming:
     return Incoming(dx, out, None, unit.relu)
 
 
-def residual_chain(spec: Chain, x: Tensor, parameters):
+def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None = None):
     """Runs the chain → (out, statistics).
 
-    x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm). `statistics`
-    holds for each of them [2, K] (batch mean and sum of squared deviations), or None where it is frozen; they carry
-    no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
+    x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm); shortcut: of the
+    output's size and x's dtype where spec.given, else None. `statistics` holds for each unit [2, K] (batch mean and sum
+    of squared deviations), or None where it is frozen; they carry no gradient. He et al. 2016 (Deep Residual Learning),
+    section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
     units = (*spec.units, *spec.projection)
-    if not any(unit.batch_stats for unit in units) and unobserved((x, *flat)):
+    if not any(unit.batch_stats for unit in units) and not spec.given and unobserved((x, *flat)):
         weights, norms = [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
         geometry = [n for unit in units for n in unit.geometry()]
         eps, projection = [unit.eps for unit in units], bool(spec.projection)
         chain = ops.get(spec.backend).frozen_chain
         return chain(x, weights, norms, eps, geometry, projection, spec.identity), [None] * len(units)
-    out, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, *flat)
+    out, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
     return out, results[2::3]

@@ -25,7 +25,7 @@ def conv_bn(unit, x, weight, gamma, beta, affine):
     return y.to(raw.dtype)
 
 
-def chain(spec, affines, x, *parameters):
+def chain(spec, affines, x, shortcut, *parameters):
     """relu(bn_n(conv_n(… relu(bn_1(conv_1(x))) …)) + shortcut), arguments as in residual_chain."""
     units = (*spec.units, *spec.projection)
     branches = [(unit, *parameters[3 * i : 3 * i + 3], affines[i]) for i, unit in enumerate(units)]
@@ -37,8 +37,8 @@ def chain(spec, affines, x, *parameters):
     if spec.projection:
         unit, *arguments = branches[-1]
         y = y + conv_bn(unit, x, *arguments)
-    elif spec.identity:
-        y = y + x
+    elif spec.identity or spec.given:
+        y = y + (x if spec.identity else shortcut)
     return torch.relu(y) if spec.units[-1].relu else y
 
 

@@ -16,7 +16,8 @@ MODES = ("training", "frozen", "mixed", "mixed_frozen_first")
 
 
 class Draw(NamedTuple):
-    """`units` are in the order of the chain, projection last; `inputs` are x, then weight, gamma, beta of each."""
+    """`units` are in the order of the chain, projection last; `inputs` are x, then weight, gamma, beta of each, then the
+    shortcut if it is given."""
 
     units: tuple[Unit, ...]
     shortcut: str
@@ -30,12 +31,15 @@ class Draw(NamedTuple):
 
     def chain(self, backend) -> Chain:
         count = len(self.units) - (self.shortcut == "projection")
-        return Chain(backend, self.units[:count], self.units[count:], self.shortcut == "identity")
+        return Chain(backend, self.units[:count], self.units[count:], self.shortcut == "identity", self.shortcut == "given")
+
+    def given(self, inputs):
+        return inputs[-1] if self.shortcut == "given" else None
 
     def fused(self, backend):
         """The chain as a function of its inputs."""
         spec = self.chain(backend)
-        return lambda *inputs: residual_chain(spec, inputs[0], tuple(self.parameters(inputs)))[0]
+        return lambda *inputs: residual_chain(spec, inputs[0], tuple(self.parameters(inputs)), self.given(inputs))[0]
 
     def eager(self, *inputs, arguments=None):
         """The same by F.conv2d and F.batch_norm; ReLU arguments are appended to `arguments`."""
@@ -53,8 +57,8 @@ class Draw(NamedTuple):
             y = relu(y) if self.units[i].relu and i + 1 < count else y
         if self.shortcut == "projection":
             y = y + _conv_bn(self.units[-1], x, *parameters[-1])
-        elif self.shortcut == "identity":
-            y = y + x
+        elif self.shortcut in ("identity", "given"):
+            y = y + (x if self.shortcut == "identity" else self.given(inputs))
         return relu(y) if self.units[count - 1].relu else y
 
 
@@ -95,6 +99,8 @@ def _draw(cls, units, sizes, shortcut, x_size, generator, zero_gamma):
             gamma[0] = 0
         inputs += [randn(*size), gamma, randn(size[0])]
         running.append((None, None) if unit.batch_stats else (randn(size[0]), 0.5 + randn(size[0]).square()))
+    if shortcut == "given":
+        inputs.append(randn(*cls(units, "none", inputs, running).eager(*inputs).shape))
     return cls(units, shortcut, inputs, running)
 
 
