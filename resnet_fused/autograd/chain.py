@@ -155,16 +155,16 @@ class _ResidualChain(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        spec, x, shortcut, *tensors = inputs
+        spec, x, _, *tensors = inputs
         out, *results = output
         ctx.spec = spec
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(t for t in results if t is not None))
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
-        # The shortcut is for derivatives of the backward pass alone; its values are in `out`, but for those masked.
-        ctx.save_for_backward(x, shortcut, out if _needs_out(spec) else None, *parameters, *kept_and_affine)
-        ctx.save_for_forward(x, shortcut, *parameters, *results[1::3])
+        mask = out if _needs_out(spec) else None
+        ctx.save_for_backward(x, mask, *parameters, *kept_and_affine)
+        ctx.save_for_forward(x, mask, *parameters, *results[1::3])
 
     @staticmethod
     def backward(ctx, dout, *_):
@@ -231,15 +231,18 @@ class _ResidualChainJvp(_ResidualChain):
     @staticmethod
     def jvp(ctx, _, *tangents):
         saved = eager.alive(ctx.saved_tensors)
+        x, out, *saved = saved
         count = 3 * _count(ctx.spec)
-        primals, affines = saved[: 2 + count], saved[2 + count :]
+        parameters, affines = saved[:count], saved[count:]
         tangents = (*tangents[:2], *(tangents[i + j] for i in range(2, len(tangents), 5) for j in range(3)))
-        function = _reference(ctx.spec, affines)
+        primals = (x, None if tangents[1] is None else torch.zeros_like(tangents[1]), *parameters)
+        function = _reference(ctx.spec, affines, out)
         return (eager.jvp(function, primals, tangents), *([None] * len(affines) * 3))
 
 
-def _reference(spec, affines):
-    return lambda x, shortcut, *parameters: eager.chain(spec, affines, x, shortcut, *parameters)
+def _reference(spec, affines, out):
+    """The chain for its derivatives, which do not depend on a given shortcut's values but by the mask, which `out` has."""
+    return lambda x, shortcut, *parameters: eager.chain(spec, affines, out, x, shortcut, *parameters)
 
 
 class _ResidualChainBackward(torch.autograd.Function):
@@ -248,24 +251,26 @@ class _ResidualChainBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(spec, wanted, dout, x, shortcut, out, *saved):
+    def forward(spec, wanted, dout, x, out, *saved):
         return _backward(spec, unpack(wanted, 2 + 3 * _count(spec)), dout, x, out, _branches(spec, saved))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.spec, wanted, dout, x, shortcut, _, *saved = inputs
+        ctx.spec, wanted, dout, x, out, *saved = inputs
         count = 3 * _count(ctx.spec)
         ctx.wanted = unpack(wanted, 2 + count)
-        ctx.save_for_backward(dout, x, shortcut, *saved[:count], *saved[count + 1 :: 2])
-        ctx.save_for_forward(dout, x, shortcut, *saved[:count], *saved[count + 1 :: 2])
+        ctx.save_for_backward(dout, x, out, *saved[:count], *saved[count + 1 :: 2])
+        ctx.save_for_forward(dout, x, out, *saved[:count], *saved[count + 1 :: 2])
         ctx.count = count
 
     @staticmethod
     def _gradient(ctx):
         """The reference's backward as a function of (dout, x, shortcut, *parameters), and their values."""
-        saved = eager.alive(ctx.saved_tensors)
-        primals, affines = saved[: 3 + ctx.count], saved[3 + ctx.count :]
-        function = _reference(ctx.spec, affines)
+        dout, x, out, *saved = eager.alive(ctx.saved_tensors)
+        parameters, affines = saved[: ctx.count], saved[ctx.count :]
+        shortcut = dout.new_zeros(()).expand_as(dout) if ctx.spec.given else None
+        primals = (dout, x, shortcut, *parameters)
+        function = _reference(ctx.spec, affines, out)
 
         def gradient(dout, *inputs):
             return eager.vjp(function, inputs, ctx.wanted, dout)
@@ -276,15 +281,15 @@ class _ResidualChainBackward(torch.autograd.Function):
     def backward(ctx, *cotangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
         needs = ctx.needs_input_grad
-        wanted = (*needs[2:5], *needs[6 : 6 + ctx.count])
+        wanted = (*needs[2:4], False, *needs[5 : 5 + ctx.count])
         results = iter(eager.vjp(gradient, primals, wanted, cotangents))
         grads = [next(results) if want else None for want in wanted]
-        return (None, None, *grads[:3], None, *grads[3:], *([None] * (len(needs) - 6 - ctx.count)))
+        return (None, None, *grads, *([None] * (len(needs) - 5 - ctx.count)))
 
     @staticmethod
     def jvp(ctx, *tangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
-        tangents = (*tangents[2:5], *tangents[6 : 6 + ctx.count])
+        tangents = (*tangents[2:4], None, *tangents[5 : 5 + ctx.count])
         return eager.jvp(gradient, primals, tangents)
 
 

@@ -25,8 +25,11 @@ def conv_bn(unit, x, weight, gamma, beta, affine):
     return y.to(raw.dtype)
 
 
-def chain(spec, affines, x, shortcut, *parameters):
-    """relu(bn_n(conv_n(… relu(bn_1(conv_1(x))) …)) + shortcut), arguments as in residual_chain."""
+def chain(spec, affines, out, x, shortcut, *parameters):
+    """relu(bn_n(conv_n(… relu(bn_1(conv_1(x))) …)) + shortcut), arguments as in residual_chain.
+
+    A shortcut that is given may have any values, or be None: `out` says where the last ReLU passes.
+    """
     units = (*spec.units, *spec.projection)
     branches = [(unit, *parameters[3 * i : 3 * i + 3], affines[i]) for i, unit in enumerate(units)]
     y = x
@@ -37,8 +40,11 @@ def chain(spec, affines, x, shortcut, *parameters):
     if spec.projection:
         unit, *arguments = branches[-1]
         y = y + conv_bn(unit, x, *arguments)
-    elif spec.identity or spec.given:
-        y = y + (x if spec.identity else shortcut)
+    elif spec.identity:
+        y = y + x
+    elif spec.given:
+        y = y if shortcut is None else y + shortcut
+        return torch.where(out <= 0, 0.0, y) if spec.units[-1].relu else y
     return torch.relu(y) if spec.units[-1].relu else y
 
 

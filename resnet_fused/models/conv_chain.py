@@ -87,15 +87,17 @@ def _without_bias(conv: nn.Module, bn: nn.Module) -> ConvBN:
     """
     if not _bias_moves(conv, bn):
         return ConvBN(conv, bn)
+    if bn.training or bn.running_mean is None:
+        shift = 0 * conv.bias  # for its gradient: zero, as eager's, and not None
+        shift = shift if bn.bias is None else shift + bn.bias
+        return ConvBN(_with(conv, bias=None), _with(bn, bias=shift))
+    # All of the batch norm in the shift's precision: its vectors must be of one.
     acc = torch.promote_types(conv.bias.dtype, torch.float32)
-    shift = conv.bias.to(acc)
-    if not (bn.training or bn.running_mean is None):
-        shift = shift * (bn.running_var.to(acc) + bn.eps).rsqrt()
-        shift = shift if bn.weight is None else shift * bn.weight
-    else:
-        shift = 0 * shift  # for its gradient: zero, as eager's, and not None
-    shift = shift if bn.bias is None else shift + bn.bias
-    return ConvBN(_with_parameters(conv, bias=None), _with_parameters(bn, bias=shift))
+    wide = {name: t if t is None else t.to(acc) for name, t in _vectors(bn).items()}
+    shift = conv.bias.to(acc) * (wide["running_var"] + bn.eps).rsqrt()
+    shift = shift if bn.weight is None else shift * wide["weight"]
+    wide["bias"] = shift if bn.bias is None else shift + wide["bias"]
+    return ConvBN(_with(conv, bias=None), _with(bn, **wide))
 
 
 def _bias_moves(conv: nn.Module, bn: nn.Module) -> bool:
@@ -103,16 +105,23 @@ def _bias_moves(conv: nn.Module, bn: nn.Module) -> bool:
         return False
     if torch.compiler.is_compiling():  # which copies no modules
         return False
-    vectors = [conv.bias, *(t for t in (bn.weight, bn.bias, bn.running_mean, bn.running_var) if t is not None)]
+    vectors = [conv.bias, *(t for t in _vectors(bn).values() if t is not None)]
     if any(v.shape != conv.weight.shape[:1] or v.device != conv.weight.device for v in vectors):
         return False
     statistics = (bn.running_mean is None) == (bn.running_var is None)
     return statistics and conv.bias.dtype == conv.weight.dtype and type(conv.bias) in (nn.Parameter, Tensor)
 
 
-def _with_parameters(module: nn.Module, **parameters) -> nn.Module:
+def _vectors(bn: nn.BatchNorm2d) -> dict[str, Tensor | None]:
+    return {name: getattr(bn, name) for name in ("weight", "bias", "running_mean", "running_var")}
+
+
+def _with(module: nn.Module, **tensors) -> nn.Module:
+    """A copy with other parameters and buffers."""
     changed = copy.copy(module)
-    changed._parameters = {**module._parameters, **parameters}
+    for kind in ("_parameters", "_buffers"):
+        old = getattr(module, kind)
+        setattr(changed, kind, old | {name: tensor for name, tensor in tensors.items() if name in old})
     return changed
 
 

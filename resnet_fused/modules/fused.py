@@ -17,6 +17,7 @@ from resnet_fused.modules.members import (
     check_activation,
     check_input,
     check_members,
+    check_shortcut,
 )
 from resnet_fused.modules.problem import problem_of
 from resnet_fused.modules.running_statistics import tracks, update_running_statistics
@@ -69,7 +70,7 @@ class FusedModule(nn.Module):
     """A module whose forward is one fused unit over its children.
 
     A subclass gives `members()` (raising Obstacle when its children have unknown structure), `identity` (whether the
-    input is added), and `eager_forward`, the same computation by calling its children. The eager forward runs
+    input is added) or `given_shortcut` (what else is), and `eager_forward`, the same computation by calling its children. The eager forward runs
     whenever anything is unusual: foreign or hooked children, inputs that eager rejects (so that its exception and its
     words are eager's own), dtypes or devices without kernels.
     """
@@ -79,6 +80,10 @@ class FusedModule(nn.Module):
 
     def identity(self) -> bool:
         return False
+
+    def given_shortcut(self, x: Tensor) -> Tensor | None:
+        """What is added instead of the input or a projection, made of the input by PyTorch's operations."""
+        return None
 
     def final_relu(self) -> bool:
         return True
@@ -104,12 +109,15 @@ class FusedModule(nn.Module):
             if self.identity() and operand.dtype != x.dtype and not self.in_place_sum():
                 raise Obstacle("autocast promotes the sum with its input")
             _check_transforms(branches)
+            shortcut = self.given_shortcut(operand)
+            if shortcut is not None:
+                check_shortcut(shortcut, operand, sizes[main - 1])
         except Obstacle as obstacle:
             return self._eager(x, str(obstacle))
         pool = members.pool is not None
         choice = dispatch.choose_for(
             operand,
-            lambda: problem_of(branches, main, self.identity(), pool, operand, weights),
+            lambda: problem_of(branches, main, self.identity(), shortcut is not None, pool, operand, weights),
             lambda: self._trial(x),
         )
         if choice.backend == dispatch.EAGER:
@@ -122,8 +130,8 @@ class FusedModule(nn.Module):
             if pool:
                 out, *statistics = autograd.stem(choice.backend, units[0], operand, weights[0], norms[0])
             else:
-                chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity())
-                out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)))
+                chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity(), shortcut is not None)
+                out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)), shortcut)
             if update_running_statistics(choice.backend, branches, statistics, sizes):
                 self.statistics_updated()
                 _save_something()

@@ -155,6 +155,14 @@ def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity:
     return sizes
 
 
+def check_shortcut(shortcut, x: Tensor, size: tuple[int, ...]) -> None:
+    """Raises Obstacle unless a shortcut that the unit made of x can be added to its output."""
+    if not _is_tensor(shortcut) or shortcut.dtype != x.dtype or shortcut.device != x.device:
+        raise Obstacle("its shortcut is of another type, dtype or device than the input")
+    if tuple(shortcut.shape) != size:
+        raise Obstacle("the shortcut's shape is not the main branch's")
+
+
 def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[int, ...]:
     """One conv-BN pair against an input of that size, as eager requires it → the output's size."""
     if not _is_tensor(weight) or weight.dtype != dtype or weight.device != device:

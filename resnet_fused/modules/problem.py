@@ -21,6 +21,7 @@ class Problem(NamedTuple):
     units: tuple[Unit, ...]
     projection: tuple[Unit, ...]
     identity: bool
+    given: bool  # the shortcut is another tensor than the input or its projection
     pool: bool
     gradients: tuple[bool, bool]  # of the input, of any parameter
 
@@ -31,7 +32,8 @@ class Problem(NamedTuple):
         words += [_words(*branch) for branch in zip(branches, self.weights, layouts[1:])]
         if self.projection:
             words[-1] = f"projection {words[-1]}"
-        words += [word for word, holds in (("identity", self.identity), ("pool", self.pool)) if holds]
+        kinds = (("identity", self.identity), ("given shortcut", self.given), ("pool", self.pool))
+        words += [word for word, holds in kinds if holds]
         gradients = [name for name, wanted in zip(("input", "parameters"), self.gradients) if wanted]
         return "; ".join((*words, "gradients: " + (" and ".join(gradients) or "none")))
 
@@ -56,7 +58,9 @@ def _is_channels_last(size: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return suggest_memory_format(torch.empty_strided(size, stride, device="meta")) == torch.channels_last
 
 
-def problem_of(branches: list[Branch], main: int, identity: bool, pool: bool, x: Tensor, weights) -> Problem:
+def problem_of(
+    branches: list[Branch], main: int, identity: bool, given: bool, pool: bool, x: Tensor, weights
+) -> Problem:
     layouts = tuple(_is_channels_last(t.shape, t.stride()) for t in (x, *weights))
     gradients = (False, False)
     if torch.is_grad_enabled():
@@ -65,5 +69,5 @@ def problem_of(branches: list[Branch], main: int, identity: bool, pool: bool, x:
     units = tuple(branch.unit for branch in branches)
     return Problem(
         x.dtype, tuple(x.shape), layouts, tuple(tuple(w.shape) for w in weights), units[:main], units[main:], identity,
-        pool, gradients,
+        given, pool, gradients,
     )  # fmt: skip
