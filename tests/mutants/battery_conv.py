@@ -34,6 +34,7 @@ VECTOR = (
 )
 TILES = ConvProblem("tiles", 3, 8, 53, 53, 16, 1, 1)  # more tiles than a merge has segments; images end within tiles
 FAR = ConvProblem("far", 5, 64, 12, 12, 64, 1, 1)  # offsets of more than 16 bits
+FAR_STRIDED = ConvProblem("far_strided", 5, 64, 12, 12, 8, 1, 1, (2, 2))  # the same, of pixels with others between
 RAGGED = ConvProblem("ragged_filters", 2, 16, 5, 7, 68, 1, 1)  # pieces of x, but none of y, in a whole tile too
 DEEP = ConvProblem("deep", 1, 72, 4, 8, 64, 1, 1)  # more chunks than stages; pixels divided by powers of 2
 SPLITS = ConvProblem("splits", 1, 16, 29, 29, 24, 1, 1)  # pixels enough for several blocks
@@ -197,6 +198,7 @@ def _vector(checks):
         yield from (checks.integers(mode, problem) for mode in (*FPROP, *BACKWARD))
     yield from (checks.integers(mode, RAGGED) for mode in FPROP)
     yield checks.integers("fprop_residual", FAR)
+    yield checks.integers("backward_everything", FAR_STRIDED)
     for problem in (TILES, FAR, DEEP):
         yield from (checks.integers(mode, problem) for mode in SCHEDULED)
     yield checks.integers("wgrad", SPLITS, multiprocessors=100)
