@@ -1,6 +1,7 @@
 """All CUDA kernels under AddressSanitizer with UBSan, and under ThreadSanitizer, to which every lane is a thread.
 
-Of the variants one each: float32 for what is bound by memory, bfloat16's smallest tile for the convolutions.
+Of the variants one each: float32 for what is bound by memory, bfloat16's smallest tile for the convolutions; and their
+products by wgmma.
 """
 
 import os
@@ -13,7 +14,7 @@ from build_cache import alone
 from emulator import build
 from mutants.runner import copy_sources
 from mutants.table import MUTANTS
-from mutants.target import CONV, FLOAT32
+from mutants.target import CONV, CONV_WGMMA, FLOAT32
 from package_build import nvcc_flags
 
 pytestmark = [pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not())), pytest.mark.slow]
@@ -21,7 +22,8 @@ pytestmark = [pytest.mark.skipif(build.why_not() is not None, reason=str(build.w
 DRIVER = Path(__file__).parent / "sanitize" / "cuda_driver.cpp"
 WORK = build.ROOT / "build" / "sanitized"
 SANITIZERS = ("address", "thread")
-FAMILIES = ("statistics", "apply", "backward", "stem", "fprop", "dgrad", "wgrad")
+FAMILIES = ("statistics", "apply", "backward", "stem", "fprop", "dgrad", "wgrad", "wgmma fprop", "wgmma dgrad",
+            "wgmma wgrad")  # fmt: skip
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1"}
 RUN = """
 import ctypes, sys
@@ -55,6 +57,7 @@ def _environment(sanitizer) -> dict:
 def _sources(name, mutant=None) -> Path:
     sources = copy_sources(WORK / name, FLOAT32, mutant)
     CONV.reduce(sources)
+    CONV_WGMMA.choose(sources)
     return sources
 
 
@@ -86,6 +89,7 @@ def test_the_kernels_are_clean(sanitizer):
 SEEDED = [
     ("thread", "reduce-barrier-channels-last", "backward", "data race"),  # a missing barrier
     ("thread", "mainloop-wait", "fprop", "data race"),  # a copy that is not waited for
+    ("thread", "mainloop-wait-wgmma", "wgmma dgrad", "data race"),
     ("address", "sweep-tail-beyond", "statistics", "heap-buffer-overflow"),
 ]
 

@@ -129,4 +129,30 @@ BACKWARD = [
            "{p.grad, p.out, p.x, p.affine, p.draw}", "vectors although the means are misaligned"),
 ]  # fmt: skip
 
-MUTANTS = [*STATISTICS, *APPLY, *BACKWARD]
+VECTORS_FILE = "bn_vectors.cuh"
+VECTORS = [
+    Mutant("sums-finalize-rows", VECTORS_FILE, "static_cast<A>(gx / count);", "static_cast<A>(g / count);",
+           "the first sum's mean for the second's"),
+    Mutant("sums-finalize-gradients", VECTORS_FILE, "p.dweight, c, gx);", "p.dweight, c, g);",
+           "the shift's gradient for the scale's"),
+    Mutant("sums-finalize-dtype", VECTORS_FILE, "store_element(p.bias_dtype,", "store_element(p.weight_dtype,",
+           "the shift's gradient in the scale's dtype"),
+    Mutant("sums-finalize-tail", VECTORS_FILE, "  if (c >= p.channels) {\n", "  if (c > p.channels) {\n",
+           "`>` for `>=`: a channel too many"),
+    Mutant("update-momentum", VECTORS_FILE, "kept * load_element(n.mean_dtype, n.mean, c) + n.momentum * mean",
+           "n.momentum * load_element(n.mean_dtype, n.mean, c) + kept * mean", "the momentum is the running mean's"),
+    Mutant("update-degrees", VECTORS_FILE, "static_cast<double>(n.count - 1);", "static_cast<double>(n.count);",
+           "the biased variance"),
+    Mutant("update-channels", VECTORS_FILE, "c < n.channels; c += kThreads", "c < n.channels; c += n.channels",
+           "channels after the first round of threads are left out"),
+    Mutant("update-dtype", VECTORS_FILE, "load_element(n.var_dtype, n.var, c)", "load_element(n.mean_dtype, n.var, c)",
+           "the running variance in the mean's dtype"),
+    Mutant("update-counter-threads", VECTORS_FILE, "if (i < p.counters && threadIdx.x == 0) {",
+           "if (i < p.counters) {", "every thread counts"),
+    Mutant("update-counter-norms", VECTORS_FILE, "if (i < p.counters && threadIdx.x == 0) {",
+           "if (i < p.norms && threadIdx.x == 0) {", "counters without a batch norm are left out"),
+    Mutant("update-grid", "bn_vectors.cu", "std::max(p.norms, p.counters)", "p.norms",
+           "no block for counters without a batch norm"),
+]  # fmt: skip
+
+MUTANTS = [*STATISTICS, *APPLY, *BACKWARD, *VECTORS]

@@ -191,9 +191,47 @@ def _many_rows(kernels, dtypes):
     yield Case("many_rows-apply", check_apply)
 
 
+def _running_statistics(kernels, dtypes):
+    """Of several batch norms, in dtypes of their own; with fewer and with more counters than batch norms."""
+    acc = torch.float64 if "float64" in dtypes else torch.float32
+    channels, counts, momenta = (264, 5), (6, 2), (0.25, 0.75)
+    mean_dtypes, var_dtypes = (torch.float32, torch.bfloat16), (torch.float16, torch.float64)
+
+    def check(counters):
+        generator = torch.Generator().manual_seed(0)
+        stats = [torch.rand(2, C, generator=generator).to(acc) for C in channels]
+        means = [torch.rand(C, generator=generator).to(dtype) for C, dtype in zip(channels, mean_dtypes)]
+        variances = [torch.rand(C, generator=generator).to(dtype) for C, dtype in zip(channels, var_dtypes)]
+        truth = [(1 - m) * mean.double() + m * s[0].double() for m, mean, s in zip(momenta, means, stats)]
+        truth += [(1 - m) * var.double() + m * (s[1].double() / (n - 1))
+                  for m, var, s, n in zip(momenta, variances, stats, counts)]
+        batches = [torch.tensor(number) for number in range(counters)]
+        kernels.bn_update_running(stats, counts, momenta, means, variances, batches)
+        for ours, theirs in zip((*means, *variances), truth):
+            # oracle: results are below 2, and rounded once
+            torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=torch.finfo(ours.dtype).eps)
+        assert batches == [number + 1 for number in range(counters)], "a counter is wrong"
+
+    yield from (Case(named("running_statistics", n), functools.partial(check, n)) for n in (0, 1, 3))
+
+
+def _parameters(kernels, dtypes):
+    """Gradients of a scale and a shift in dtypes of their own."""
+    acc = torch.float64 if "float64" in dtypes else torch.float32
+
+    def check():
+        sums = torch.arange(2 * 5).view(2, 5).to(acc)
+        arguments = (sums, 4, torch.ones(5, dtype=torch.bfloat16), torch.ones(5, dtype=torch.float16))
+        ours, theirs = (k.bn_backward_finalize(*arguments) for k in (kernels, REFERENCE))
+        for a, b in zip(ours, theirs):
+            assert_bit_equal(a, b)
+
+    yield Case("parameters", check)
+
+
 def cases(emulated: Emulated, target) -> list[Case]:
     kernels, dtypes = torch.ops.resnet_fused_emulated, target.dtypes
     schedules = functools.partial(_schedules, emulated=emulated)
     groups = [_special_values, _statistics, _integers, _misaligned, _large, schedules, _oracle,
-              _many_rows]  # fmt: skip
+              _many_rows, _running_statistics, _parameters]  # fmt: skip
     return [case for group in groups for case in group(kernels, dtypes)]

@@ -12,11 +12,17 @@ def mutants(file, sources, rows, **options):
 
 GATHER = [
     *mutants("conv_gather.cuh", FPROP, [
-        ("gather-halo-row", "h < static_cast<unsigned>(window.height) &&",
-         "h <= static_cast<unsigned>(window.height) &&", "off-by-one halo: the row below the image is read"),
-        ("gather-halo-column", "w < static_cast<unsigned>(window.width);", "w <= static_cast<unsigned>(window.width);",
+        ("gather-halo-row", "steps.taps_r, window.height)", "steps.taps_r, window.height + 1)",
+         "off-by-one halo: the row below the image is read"),
+        ("gather-halo-column", "steps.taps_s, window.width)", "steps.taps_s, window.width + 1)",
          "off-by-one halo: the column right of the image is the next row's first"),
-        ("gather-tail-pixels", "row[i] = m < pixels ? ", "row[i] = true ? ", "unmasked tail: pixels after the last"),
+        ("gather-halo-before", "static_cast<unsigned>(first + dilation * tap) < static_cast<unsigned>(size)",
+         "first + dilation * tap < size", "what is left of the image, or above, is read"),
+        ("gather-tail-pixels", "rows[i] = m < pixels ? ", "rows[i] = true ? ", "unmasked tail: pixels after the last"),
+        ("gather-row-bit", "rows[i] >> tap.r &", "rows[i] >> (tap.r + 1) &", "the next row of taps decides for a row"),
+        ("gather-column-bit", "columns[i] >> tap.s &", "columns[i] >> (tap.s + 1) &",
+         "the next tap decides for a tap"),
+        ("gather-last-tap", "tap < taps; ++tap", "tap < taps - 1; ++tap", "off by one: the last tap meets nothing"),
         ("gather-group", "group_channel(group * steps.channels)", "group_channel(0)", "wrong group offset"),
         ("gather-form-channel", "form_channel(next.c)", "form_channel(0)",
          "a thread's prologue begins with another's channels"),
@@ -30,7 +36,7 @@ GATHER = [
          "images counted twice"),
         ("gather-strides", "window.stride[1] * pixel.j", "window.stride[0] * pixel.j",
          "one stride for both directions"),
-        ("gather-dilations", "window.dilation[1] * tap.s", "window.dilation[0] * tap.s",
+        ("gather-dilations", "meeting(column, window.dilation[1],", "meeting(column, window.dilation[0],",
          "one dilation for both directions"),
     ], target=CONV),
     *mutants("conv_gather.cuh", FPROP, [
@@ -41,17 +47,26 @@ GATHER = [
     ], target=CONV_SCALAR),
 ]  # fmt: skip
 
-FORMED = "if (copied >> (Own::kCount * (lag + 1) - 1 - i) & 1) {"
+FORMED = "if (there >> (Own::kCount - 1 - k) & 1) {"
 COPIES = [
     *mutants("conv_copies.cuh", FPROP, [
         ("copies-padding-formed", FORMED, "if (true) {", "padding before the prologue: z(0), not 0"),
-        ("copies-lag", FORMED, "if (copied >> (Own::kCount * lag - 1 - i) & 1) {",
+        ("copies-lag", "copied >> Own::kCount * lag;", "copied >> Own::kCount * (lag - 1);",
          "wrong stage: what was copied one chunk later"),
-        ("copies-order", FORMED, "if (copied >> (Own::kCount * lag + i) & 1) {",
-         "padding of the thread's other pieces"),
+        ("copies-skip", "skip() { copied <<= Own::kCount; }", "skip() {}",
+         "the last chunks take others' padding for theirs"),
+        ("copies-quarter-constants", "constants(source, channel + first);", "constants(source, channel + 4 * i);",
+         "half of the threads have the other quarter's constants"),
+        ("copies-quarters-in-order", "int first = 4 * (i ^ begin);", "int first = 4 * i;",
+         "all threads begin with the first quarter: right, but banks conflict"),
+        ("copies-quarters-half", "for (int i = 0; i < kQuarters; ++i) {", "for (int i = 0; i < 1; ++i) {",
+         "half of each piece is not formed"),
     ], target=CONV),
+    *mutants("conv_copies.cuh", FPROP, [
+        ("copies-order", FORMED, "if (there >> k & 1) {", "padding of the thread's other pieces"),
+    ], target=CONV_LARGE),
     *mutants("conv_copies.cuh", DGRAD, [
-        ("copies-tensors", "source.tensor(t) + offset", "source.tensor(0) + offset",
+        ("copies-tensors", "base[t] = source.tensor(t) + first;", "base[t] = source.tensor(0) + first;",
          "the gradient in place of what masks it"),
     ], target=CONV),
     *mutants("conv_copies.cuh", WGRAD, [
@@ -66,6 +81,17 @@ WINDOW = [
         ("window-paddings", "{-s.padding[0], -s.padding[1]}", "{-s.padding[1], -s.padding[0]}", "paddings swapped"),
         ("window-dilated-row", "w.dilation[0] * w.width * w.channels", "w.width * w.channels",
          "dilation along rows alone"),
+        ("divisor-factor", "<< 32) / d + 1;", "<< 32) / d;", "off by one: multiples are divided too small"),
+        ("divisor-power-of-two", "while (int64_t{1} << shift < d) {", "while (int64_t{1} << shift <= d) {",
+         "off by one: a factor of 33 bits where the divisor is a power of 2"),
+        ("divisor-shift", ">> shift);\n  }\n};", ">> (shift - 1));\n  }\n};",
+         "off by one: quotients are twice as large"),
+    ], target=CONV, host=True),
+    *mutants("conv_window.cuh", WGRAD, [
+        ("window-linear", """\
+height == rows.value && width == columns.value && taps[0] * taps[1] == 1 && stride[0] * stride[1] == 1 &&
+           origin[0] == 0 && origin[1] == 0;
+""", "taps[0] * taps[1] == 1;\n", "pixels that are strides apart are read one after another"),
     ], target=CONV, host=True),
     *mutants("conv_window.cuh", DGRAD, [
         ("window-cursor-once", "while (c >= steps.channels) {", "if (c >= steps.channels) {",
@@ -75,7 +101,7 @@ WINDOW = [
 
 PIXEL_ROWS = [
     *mutants("conv_pixel_rows.cuh", WGRAD, [
-        ("rows-carry", "if (at.j >= window.columns) {", "if (at.j > window.columns) {",
+        ("rows-carry", "if (at.j >= window.columns.value) {", "if (at.j > window.columns.value) {",
          "off by one: a column too many"),
         ("rows-tail", "return next.m < end && h <", "return h <", "unmasked tail: pixels after the last"),
         ("rows-group", "channel = group_channel + column - tap * group_channels;",
@@ -89,6 +115,11 @@ PIXEL_ROWS = [
          "offsets of 16 bits, standing for 32"),
         ("rows-step", "step(pixel_at(Own::kRowStep,", "step(pixel_at(Own::kRowStep - 1,",
          "off by one: rows are skipped"),
+        ("rows-linear-end", "own_column < columns && next.m < end);", "own_column < columns);",
+         "unmasked tail: pixels after the split's last"),
+        ("rows-linear-step", "next.m += Own::kRowStep;", "next.m += Own::kRowStep / 2;", "rows overlap"),
+        ("rows-linear-offset-truncated", "static_cast<int64_t>(next.m) * window.channels + channel;",
+         "static_cast<int16_t>(next.m * window.channels) + channel;", "offsets of 16 bits, standing for 32"),
     ], target=CONV),
     *mutants("conv_pixel_rows.cuh", WGRAD, [
         ("rows-elements-column", "locate(own_column + e);", "locate(own_column);",
@@ -100,11 +131,11 @@ FILTERS = [
     *mutants("conv_filters.cuh", FPROP, [
         ("filters-rows", "bool row_there = Own::row(i) < count;", "bool row_there = true;",
          "unmasked tail: filters after the last are read"),
-        ("filters-length", "bool there = row_there && next < length;", "bool there = row_there;",
+        ("filters-length", "from, row_there && next < length);", "from, row_there);",
          "unmasked tail: the filter's end is read across"),
     ], target=CONV),
     *mutants("conv_filters.cuh", DGRAD, [
-        ("filters-channels", "bool there = next.inside(steps) && channel < count;", "bool there = next.inside(steps);",
+        ("filters-channels", "from, next.inside(steps) && channel < count);", "from, next.inside(steps));",
          "unmasked tail: channels after the last are read"),
         ("filters-row-step", "next.advance(steps, Own::kRowStep);", "next.advance(steps, Own::kRowStep / 2);",
          "rows of taps overlap"),
@@ -113,16 +144,20 @@ FILTERS = [
 
 PROLOGUE = [
     *mutants("conv_prologue.cuh", FPROP, [
-        ("prologue-nan", "v[first + e] = relu ? zero_up_to_zero(z, z) : z;",
-         "v[first + e] = relu ? fmaxf(z, 0.0f) : z;", "NaN does not pass ReLU"),
-        ("prologue-relu", "v[first + e] = relu ? zero_up_to_zero(z, z) : z;", "v[first + e] = z;", "ReLU is left out"),
+        ("prologue-nan", "v[e] = relu ? relu_of(z) : z;", "v[e] = relu ? fmaxf(z, 0.0f) : z;",
+         "NaN does not pass ReLU"),
+        ("prologue-relu", "v[e] = relu ? relu_of(z) : z;", "v[e] = z;", "ReLU is left out"),
     ], target=CONV),
+    *mutants("arch/relu.cuh", FPROP, [
+        ("relu-nan", "max.NaN.f32", "max.f32", "NaN does not pass ReLU"),
+    ], target=CONV_SCALAR),
     *mutants("conv_prologue.cuh", DGRAD, [
-        ("prologue-mask-tensor", "piece + (raw ? 2 : 1) * tile_bytes", "piece + tile_bytes",
+        ("prologue-mask-tensor", "quarter + (raw ? 2 : 1) * tile_bytes", "quarter + tile_bytes",
          "wrong mask tensor: the raw output masks"),
         ("prologue-mask-twice", "if (relu && !out) {", "if (relu) {", "masked by z where the output says otherwise"),
-        ("prologue-constants", "load_constants(slopes, slope + channel + first);",
-         "load_constants(slopes, slope + channel);", "the second half of a piece has the first's constants"),
+        ("prologue-constants", "load_constants(slope, source.slope + channel);",
+         "load_constants(slope, source.slope + channel / 8 * 8);",
+         "the second half of a piece has the first's constants"),
         ("prologue-slope-sign", "fmaf(-slope_of_g,", "fmaf(slope_of_g,", "sign of the second mean's term"),
     ], target=CONV),
     *mutants("conv_prologue.cuh", WGRAD, [
@@ -137,26 +172,30 @@ PROLOGUE = [
 
 PIPELINE = [
     *mutants("conv_mainloop.cuh", FPROP, [
-        ("mainloop-wait", "wait_for_copies(stages - 3);", "wait_for_copies(stages - 2);",
-         "waits for one group too few"),
+        ("mainloop-wait", "    stages == 3 ? cp_async_wait<0>() : cp_async_wait<1>();",
+         "    stages == 3 ? cp_async_wait<1>() : cp_async_wait<2>();", "waits for one group too few"),
         ("mainloop-barrier", "    __syncthreads();  // the current", "    // the current",
          "missing barrier: a stage is used before all have formed it"),
         ("mainloop-barrier-last", "  __syncthreads();  // shared memory is free", "  // shared memory is free",
          "missing barrier: the epilogue's tile overwrites operands that are read"),
-        ("mainloop-wait-last", "  cp_async_wait<0>();\n", "", "copies land in the epilogue's tile"),
-        ("mainloop-stages", "shared_memory + (stages - 1) * plan.stage_bytes",
-         "shared_memory + (stages - 2) * plan.stage_bytes", "wrong stage: one is missing from the ring"),
-        ("mainloop-lag", "lag = stages - 2;", "lag = stages - 3;", "wrong stage: the padding of the next chunk"),
-        ("mainloop-form-late", "    current = after(current);\n    a.form(current, lag);\n",
-         "    a.form(current, lag);\n    current = after(current);\n",
+        ("mainloop-stages", "end = stages * plan.stage_bytes;", "end = (stages - 1) * plan.stage_bytes;",
+         "wrong stage: one is missing from the ring"),
+        ("mainloop-lag", "lag = stages - 2,", "lag = stages - 3,", "wrong stage: the padding of the next chunk"),
+        ("mainloop-form-late", "    current = after(current);\n    form(chunk + 1, current);\n",
+         "    form(chunk + 1, current);\n    current = after(current);\n",
          "wrong stage: a chunk is formed again after its product"),
+        ("mainloop-skip", "      a.skip();\n      b.skip();\n", "",
+         "the last chunks take others' padding for theirs"),
+        ("mainloop-form-last", "if (chunk < chunks) {\n      a.form", "if (chunk < chunks - 1) {\n      a.form",
+         "off by one: the last chunk is not formed"),
+        ("mainloop-load-last", "if (chunk < chunks) {\n      a.load", "if (chunk < chunks - 1) {\n      a.load",
+         "off by one: the last chunk is not loaded"),
     ], target=CONV),
     *mutants("conv_mainloop.cuh", DGRAD, [
-        ("mainloop-wait-first", "wait_for_copies(stages - 2);\n  a.form", "wait_for_copies(stages - 1);\n  a.form",
-         "the first chunk is formed before it is there"),
-        ("mainloop-stage-bytes",
-         "b.load(loading + a_bytes);\n    cp_async_commit();\n    loading = after(loading);\n  }",
-         "b.load(loading + a_bytes);\n    loading = after(loading);\n  }\n  cp_async_commit();",
+        ("mainloop-wait-first", "cp_async_wait<1>() : cp_async_wait<2>();\n  form",
+         "cp_async_wait<2>() : cp_async_wait<3>();\n  form", "the first chunk is formed before it is there"),
+        ("mainloop-stage-bytes", "    cp_async_commit();  // of nothing",
+         "    if (chunk >= stages - 2) {\n      cp_async_commit();\n    }\n    // of nothing",
          "one group for all of the first chunks"),
     ], target=CONV),
     *mutants("arch/cp_async.cuh", FPROP, [
@@ -185,7 +224,7 @@ PRODUCT = [
         ("tile-unswizzled", "piece ^ (row / 2 % kRowPieces)", "piece", "no swizzle: right, but banks conflict"),
     ], target=CONV),
     *mutants("conv_tile.cuh", WGRAD, [
-        ("tile-unswizzled-outer", "sizeof(T) == 4 ? 2 * row % 8 : row % 8;", "0;",
+        ("tile-unswizzled-outer", "(piece % 8 ^ row % 8)", "piece % 8",
          "no swizzle: right, but banks conflict"),
     ], target=CONV),
     *mutants("arch/ldmatrix.cuh", DGRAD, [

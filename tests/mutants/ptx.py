@@ -15,7 +15,7 @@ CONVOLUTIONS = [
               "a barrier removed from the main loop", CONV),
     PtxMutant("ptx-conv-mma-a", "conv_dgrad", "conv_dgrad_kernel", MMA, 5, r"\1{\4, \3, \2, \5}, {\6, \7}",
               "a fragment's registers swapped", CONV),
-    PtxMutant("ptx-conv-mma-b", "conv_wgrad", "conv_wgrad_kernel", MMA, 9, r"\1{\2, \3, \4, \5}, {\7, \6}",
+    PtxMutant("ptx-conv-mma-b", "conv_wgrad", "conv_wgrad_kernel", MMA, 5, r"\1{\2, \3, \4, \5}, {\7, \6}",
               "a fragment's registers swapped", CONV),
     PtxMutant("ptx-conv-ldmatrix", "conv_wgrad", "conv_wgrad_kernel", r"x4\.trans\.shared", 2, "x4.shared",
               "one operand is not transposed", CONV),

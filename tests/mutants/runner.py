@@ -202,9 +202,14 @@ def run(mutants, jobs: int) -> tuple[list[dict], list[str]]:
     return [result for mutant in mutants if (result := results.get(mutant))], wrong
 
 
-def report(mutants, results) -> dict:
+def earlier_rows() -> dict:
+    """By what score.json says that each mutant was caught, where its row says that it was."""
+    rows = json.loads(SCORE.read_text())["results"] if SCORE.exists() else []
+    return {row["name"]: row["caught_by"] for row in rows if row["caught_by"] != SURVIVED}
+
+
+def report(mutants, caught: dict) -> dict:
     """Prints the table; returns what score.json holds."""
-    caught = {result["name"]: result["caught_by"] for result in results}
     width = max(len(mutant.name) for mutant in mutants)
     for mutant in mutants:
         print(f"{mutant.name:{width}}  {caught.get(mutant.name) or SURVIVED:.100}")
@@ -222,7 +227,7 @@ def report(mutants, results) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
-    parser.add_argument("--only", metavar="REGEX", help="mutants whose names match; score.json is left as it is")
+    parser.add_argument("--only", metavar="REGEX", help="mutants whose names match; other rows of score.json stay")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     options = parser.parse_args()
     if build.why_not():
@@ -233,8 +238,8 @@ def main() -> int:
     results, wrong = run(mutants, options.jobs)
     print(*wrong, sep="\n")
     if len(results) == len(mutants):
-        score = report(mutants, results)
-        if not options.only:
-            SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
+        caught = {result["name"]: result["caught_by"] for result in results}
+        score = report(MUTANTS, earlier_rows() | caught if options.only else caught)
+        SCORE.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
     print(f"{time.monotonic() - begin:.0f} s")
     return 0 if len(results) == len(mutants) and all(result["caught_by"] for result in results) else 1

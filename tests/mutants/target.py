@@ -9,7 +9,10 @@ from csrc import cuda_conv
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-CHOOSE_KERNEL = "auto choose_kernel(const ConvProblem& problem, const TilePlan& plan) {\n"
+# Files that choose a kernel, and where: what is not chosen is not compiled.
+CHOICE = ("conv_choose.cuh", "auto choose_kernel(const ConvProblem& problem, const TilePlan& plan) {\n")
+CHOICE_SM90 = ("conv_choose_sm90.cuh", "auto choose_sm90_kernel(DType dtype, TileChoice tile) {\n")
+NOTHING = '  throw std::runtime_error("not compiled");\n  return nullptr;'
 
 
 class Stale(Exception):
@@ -38,8 +41,8 @@ class Operators(NamedTuple):
     def reduce(self, sources: Path) -> None:
         """Leaves the other kernels out of a copy of csrc/cuda."""
         _edit(sources / "variant.cuh", self._with_dtypes)
-        choice = "  return kernel_of_plan<Pass, MathFfma>(plan);"
-        _edit(sources / "conv_choose.cuh", lambda text: _choosing(text, choice))
+        _choose(sources, CHOICE, "  return kernel_of_plan<Pass, MathFfma>(plan);")
+        _choose(sources, CHOICE_SM90, NOTHING)
 
     def checked_by(self) -> list[Path]:
         """The files between the kernels and what is asserted."""
@@ -62,15 +65,17 @@ class Operators(NamedTuple):
 
 
 class Convolutions(NamedTuple):
-    """The convolutions by themselves, of one arithmetic, tile and way to copy operands."""
+    """The convolutions by themselves, of one arithmetic, tile and way to copy operands; or of all tiles by wgmma."""
 
     math: str
     tile: str = "64x64"
     vector: bool = True
+    wgmma: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.math}-{self.tile}-{'vector' if self.vector else 'scalar'}".lower()
+        kind = "wgmma" if self.wgmma else f"{self.tile}-{'vector' if self.vector else 'scalar'}"
+        return f"{self.math}-{kind}".lower()
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -81,12 +86,21 @@ class Convolutions(NamedTuple):
         raise Stale("a bug in a header of the convolutions names the kernels that it is compiled into")
 
     def reduce(self, sources: Path) -> None:
+        for choice in (CHOICE, CHOICE_SM90):
+            _choose(sources, choice, NOTHING)
+        self.choose(sources)
+
+    def choose(self, sources: Path) -> None:
+        """Its kernels, of those with wgmma or of those without."""
+        if self.wgmma:
+            _choose(sources, CHOICE_SM90, f"  return sm90_kernel_of_tile<Pass, Math{self.math}Sm90>(tile);")
+            return
         vector = str(self.vector).lower()
-        _edit(sources / "conv_choose.cuh", lambda text: _choosing(text, f"""\
+        _choose(sources, CHOICE, f"""\
   if (plan.tile != TileChoice::k{self.tile} || plan.vector != {vector}) {{
     throw std::runtime_error("not compiled");
   }}
-  return Pass::template kernel<Math{self.math}, Tile{self.tile}, {vector}>();"""))
+  return Pass::template kernel<Math{self.math}, Tile{self.tile}, {vector}>();""")
 
     def checked_by(self) -> list[Path]:
         return [*(TESTS / "csrc").glob("cuda_conv*"), HERE / "battery_conv.py"]
@@ -103,16 +117,18 @@ CONV_SCALAR = Convolutions("BFloat16", vector=False)
 CONV_LARGE = Convolutions("BFloat16", "128x128")
 CONV_FLOAT32 = Convolutions("Ffma")
 CONV_TF32 = Convolutions("Tf32")
+CONV_WGMMA = Convolutions("BFloat16", wgmma=True)
 
 
 def _edit(path: Path, change) -> None:
     path.write_text(change(path.read_text()))
 
 
-def _choosing(text: str, statements: str) -> str:
-    """conv_choose.cuh with these statements for choose_kernel's: what they do not name is not compiled."""
-    before, found, after = text.partition(CHOOSE_KERNEL)
+def _choose(sources: Path, choice, statements: str) -> None:
+    """A copy of csrc/cuda with these statements for a choice's: what they do not name is not compiled."""
+    file, begin = choice
+    before, found, after = (sources / file).read_text().partition(begin)
     if not found:
-        raise Stale("conv_choose.cuh: choose_kernel is not where it was")
+        raise Stale(f"{file}: its choice is not where it was")
     end = after.index("\n}\n")
-    return f"#include <stdexcept>\n{before}{found}{statements}{after[end:]}"
+    (sources / file).write_text(f"#include <stdexcept>\n{before}{found}{statements}{after[end:]}")

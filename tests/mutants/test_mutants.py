@@ -9,17 +9,17 @@ from emulator import build
 
 from . import runner
 from .table import MUTANTS
-from .target import BFLOAT16, CONV, CONV_FLOAT32, CONV_LARGE, CONV_SCALAR, CONV_TF32, FLOAT32, OTHER_DTYPES
+from .target import BFLOAT16, CONV, CONV_FLOAT32, CONV_LARGE, CONV_SCALAR, CONV_TF32, CONV_WGMMA, FLOAT32, OTHER_DTYPES
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(build.why_not() is not None, reason=f"the emulator cannot be built: {build.why_not()}"),
 ]
-CONVOLUTIONS = [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32]
+CONVOLUTIONS = [CONV, CONV_SCALAR, CONV_LARGE, CONV_FLOAT32, CONV_TF32, CONV_WGMMA]
 # One of each kind.
 SAMPLE = ["reduce-barrier-again", "merge-between-chunks", "apply-relu-first", "pool-tie", "reduce-workspace",
           "reduce-order-of-schedule", "ptx-apply-operands", "gather-halo-row", "mainloop-wait",
-          "ptx-conv-mma-a"]  # fmt: skip
+          "ptx-conv-mma-a", "wgmma-transposes"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

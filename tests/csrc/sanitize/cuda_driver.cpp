@@ -126,9 +126,10 @@ struct Convolution {
   int64_t input_size = int64_t{s.N} * s.H * s.W * s.C, output_size = int64_t{s.N} * s.P * s.Q * s.K;
   int64_t weight_size = int64_t{s.K} * s.R * s.S * s.C / s.groups;
 
-  // As on many multiprocessors: the smallest tiles, and wgrad's pixels over several blocks.
-  Convolution(Memory& memory, const ConvShape& s)
-      : memory(memory), s(s), problem{DType::kBFloat16, false, s, {1000, 99 << 10}} {}
+  // As on many multiprocessors: the smallest tiles, and wgrad's pixels over several blocks. With wgmma as on one: the
+  // tiles that it has.
+  Convolution(Memory& memory, const ConvShape& s, bool wgmma)
+      : memory(memory), s(s), problem{DType::kBFloat16, false, s, {wgmma ? 1 : 1000, 99 << 10, wgmma}} {}
 
   ActivationTensor input() { return {memory.halves(input_size), memory.floats(4 * s.C), true}; }
   DrawTensor draw() {
@@ -182,12 +183,14 @@ void run_family(const std::string& family) {
     }
   }
   for (const ConvShape& shape : kConvs) {
-    Convolution convolution(memory, shape);
-    if (family == "fprop") {
+    bool wgmma = family.rfind("wgmma ", 0) == 0;
+    std::string pass = wgmma ? family.substr(6) : family;
+    Convolution convolution(memory, shape, wgmma);
+    if (pass == "fprop") {
       convolution.fprop();
-    } else if (family == "dgrad") {
+    } else if (pass == "dgrad") {
       convolution.dgrad();
-    } else if (family == "wgrad") {
+    } else if (pass == "wgrad") {
       convolution.wgrad();
     }
   }
