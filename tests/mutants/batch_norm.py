@@ -15,34 +15,42 @@ STATISTICS = [
            "double* partial = p.partial + at.chunk * s.channels + channel;", "wrong stride between partials"),
     Mutant("statistics-channels-unmasked", STATISTICS_FILE, "    if (channel < s.channels) {\n", "    if (true) {\n",
            "unmasked tail channels in the partials"),
-    Mutant("merge-last-count", STATISTICS_FILE, "elements_before(s, min((chunk + 1) * s.chunk_rows, s.rows))",
-           "elements_before(s, (chunk + 1) * s.chunk_rows)", "Chan's merge with a wrong count of the last chunk"),
-    Mutant("merge-between-chunks", STATISTICS_FILE, "m2 += partial[s.channels] + count(i) * delta * delta;",
-           "m2 += partial[s.channels];", "Chan's merge without n_i (mean_i − mean)²"),
+    Mutant("merge-last-count", STATISTICS_FILE, "end = min(begin + s.chunk_rows, s.rows);",
+           "end = begin + s.chunk_rows;", "Chan's merge with a wrong count of the last chunk"),
+    Mutant("merge-between-chunks", STATISTICS_FILE, "square += partial[s.channels] + weighted * d;",
+           "square += partial[s.channels];", "Chan's merge without n_i (mean_i − mean)²"),
     Mutant("merge-barrier-first", STATISTICS_FILE, """\
   __syncthreads();
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, "missing __syncthreads before shared memory is used again", ("bn_statistics",)),
     Mutant("merge-barrier-second", STATISTICS_FILE, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
   __syncthreads();
 """, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, "missing __syncthreads between the slices' sums and their reading", ("bn_statistics",)),
     Mutant("merge-sums-barrier-first", STATISTICS_FILE, """\
   __syncthreads();
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, "missing __syncthreads before shared memory is used again", ("bn_backward",)),
     Mutant("merge-sums-barrier-second", STATISTICS_FILE, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
   __syncthreads();
 """, """\
-  memory[slice][channel] = value;
+  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
 """, "missing __syncthreads between the slices' sums and their reading", ("bn_backward",)),
+    Mutant("merge-lanes", STATISTICS_FILE, "int distance = kMergeChannels; distance < kWarp;",
+           "int distance = 2 * kMergeChannels; distance < kWarp;", "half of a warp's slices are left out"),
+    Mutant("merge-warps", STATISTICS_FILE, "for (int warp = 0; warp < kThreads / kWarp; ++warp) {",
+           "for (int warp = 1; warp < kThreads / kWarp; ++warp) {", "the first warp's slices are left out"),
+    Mutant("merge-pivot", STATISTICS_FILE, "stats[channel] = static_cast<A>(q + mean);",
+           "stats[channel] = static_cast<A>(mean);", "the mean without what it is relative to"),
+    Mutant("merge-pivot-infinite", STATISTICS_FILE, "  q = q - q == 0.0 ? q : 0.0;  // not infinity\n", "",
+           "a mean of infinity becomes NaN"),
     Mutant("merge-blocks-floor", "bn_statistics.cu", "ceil_div(p.shape.channels, kMergeChannels)",
            "p.shape.channels / kMergeChannels", "the last channels are not merged"),
     Mutant("statistics-pivot-rows", STATISTICS_FILE,
