@@ -47,7 +47,7 @@ class Transformed(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int] | str:
         try:
             image, label = self.images[index]
-        except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL raises on damaged files
+        except Exception as error:  # PIL's readers raise whatever a damaged file leads them to
             return f"{data.describe(self.images, index)} cannot be read: {' '.join(str(error).split())}"
         if self.seeds is None:
             return self.transform(image), label

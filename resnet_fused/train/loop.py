@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Callable, Iterable, NamedTuple
 
 import torch
@@ -63,12 +64,19 @@ def train_epoch(
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.scheduler.step()
+        _advance(state)
         if state.average is not None:
             state.average.update_parameters(state.network)
         sums.add(loss, output, labels)
         progress(len(images))
     return sums.score()
+
+
+def _advance(state: State) -> None:
+    """The schedule is by steps, also by those that the loss's scale skipped: in float16 the first ones may be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        state.scheduler.step()
 
 
 @torch.inference_mode()

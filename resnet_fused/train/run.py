@@ -71,7 +71,7 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
         except KeyboardInterrupt:
             interrupted = True
     if going.rows:
-        plot.write(place.out, going.rows, _title(settings))
+        _written(plot.write, place.out, going.rows, _title(settings))
     return Outcome(going.rows, settings, interrupted)
 
 
@@ -104,7 +104,7 @@ def _prepare(given: Mapping[str, Any], place: Place) -> _Run:
     _make_folder(place.out)
     watch = board.writer(place.out, len(rows)) if place.tensorboard else lambda row: None
     if saved is not None:
-        metrics.write(place.out, rows)  # the process may have died between the checkpoint and the table
+        _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
     return _Run(settings, place, read, state, state.network, rows, watch)
 
 
@@ -156,10 +156,14 @@ def _save(going: _Run, rows: list[dict[str, Any]]) -> None:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     })  # fmt: skip
+    _written(metrics.write, out, rows)
+
+
+def _written(write: Callable[..., None], out: str, *content: Any) -> None:
     try:
-        metrics.write(out, rows)
+        write(out, *content)
     except OSError as error:
-        raise TrainError(f"{os.path.join(out, metrics.NAME)} cannot be written: {error.strerror}") from error
+        raise TrainError(f"the folder {out} cannot be written to: {error.strerror}") from error
 
 
 def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
