@@ -98,6 +98,32 @@ def test_evaluation_is_a_mean_over_images():
     assert score.loss == pytest.approx(F.cross_entropy(table.double(), labels).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("layout", ("channels_last", "contiguous"))
+def test_modes_and_layout(layout):
+    """Training uses and updates batch statistics, also after an evaluation, which leaves them alone; images and weights
+    come in the layout."""
+    settings, read = small.digits(train=32, test=16, layout=layout)
+    state = optimise.build(settings, 10, 2)
+    strides, modes, bn = [], [], state.network.stem.bn
+
+    def watch(network, inputs):
+        strides.append(inputs[0].stride())
+        modes.append((network.training, torch.is_grad_enabled()))
+
+    state.network.register_forward_pre_hook(watch)
+    for epoch, steps in ((1, 2), (2, 4)):
+        loop.train_epoch(state.network, state, batches.training(read, 16, 0, epoch, 0), settings)
+        assert bn.num_batches_tracked == steps
+        before = bn.running_mean.clone()
+        loop.evaluate(state.network, batches.testing(read), settings)
+        assert torch.equal(bn.running_mean, before) and bn.num_batches_tracked == steps
+    assert modes == [(True, True), (True, True), (False, False)] * 2
+    expected = (192, 1, 24, 3) if layout == "channels_last" else (192, 64, 8, 1)
+    assert set(strides) == {expected}
+    weight = state.network.layer1[0].conv1.weight  # [16, 16, 3, 3]
+    assert weight.stride() == ((144, 1, 48, 16) if layout == "channels_last" else (144, 9, 3, 1))
+
+
 def test_a_wrapped_network_trains_too():
     """The loop calls what it is given; optimizer, average and checkpoint see the bare network."""
 
