@@ -46,7 +46,7 @@ def _add_settings(option: Any) -> None:
     option("--batch", type=positive, metavar="N", help="images per step (default: digits 32, CIFAR 128, folders 64)")
     option("--lr", type=float, metavar="R", help="highest learning rate (default: 0.1, folders 0.025)")
     option("--schedule", choices=SCHEDULES,
-           help="cosine, step (a tenth after half and after three quarters of the epochs) or constant (default: cosine)")
+           help="cosine, step (a tenth after half and three quarters of the epochs) or constant (default: cosine)")
     option("--warmup", type=float, metavar="E", help="epochs in which the rate rises (default: 5, digits 1)")
     option("--momentum", type=float, metavar="M", help="Nesterov's (default: 0.9)")
     option("--weight-decay", type=float, metavar="D", help="default: 5e-4, folders 1e-4")

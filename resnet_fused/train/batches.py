@@ -66,7 +66,7 @@ def collate(samples: list[Any]) -> Any:
 
 
 def training(images: data.Data, batch: int, seed: int, epoch: int, mixup: float, workers: int = 0) -> Iterator[Any]:
-    """The batches of an epoch: float32 [batch, 3, S, S] and labels [batch], with `mixup` probabilities [batch, classes].
+    """The batches of an epoch: float32 [batch, 3, S, S] and labels [batch]; with `mixup` probabilities [batch, C].
 
     All batches are of the same size, so that every step does the same work: what is left over waits for another epoch,
     which has another order. mixup: α of Beta(α, α), drawn from torch's own generator. Raises TrainError for an image

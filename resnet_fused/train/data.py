@@ -84,7 +84,8 @@ def _digits(settings: Settings) -> Data:
 
 def _to_tensor(kind: str) -> list[Any]:
     transforms = _torchvision("transforms.v2")
-    return [transforms.ToImage(), transforms.ToDtype(torch.float32, scale=True), transforms.Normalize(*STATISTICS[kind])]
+    to_float = transforms.ToDtype(torch.float32, scale=True)
+    return [transforms.ToImage(), to_float, transforms.Normalize(*STATISTICS[kind])]
 
 
 def _cifar(settings: Settings) -> Data:

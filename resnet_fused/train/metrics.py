@@ -49,5 +49,7 @@ def summary(rows: Sequence[Row], folder: str) -> str:
     """The last line of a run."""
     best = max(rows, key=accuracy_of)
     seconds = sum(row["seconds"] for row in rows)
-    return (f"test accuracy {accuracy_of(rows[-1]):.2%} at the end, {accuracy_of(best):.2%} at best (epoch "
-            f"{best['epoch']}), after {seconds:.0f} s; checkpoint.pt, metrics.csv and plot.svg are in {folder}")  # fmt: skip
+    return (
+        f"test accuracy {accuracy_of(rows[-1]):.2%} at the end, {accuracy_of(best):.2%} at best "
+        f"(epoch {best['epoch']}), after {seconds:.0f} s; checkpoint.pt, metrics.csv and plot.svg are in {folder}"
+    )

@@ -55,7 +55,8 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
 
     given: fields of Settings by name; when resuming they may be left out. say: is told a line for each epoch. Writes
     checkpoint.pt, metrics.csv and plot.svg into place.out. A KeyboardInterrupt ends the run after the last epoch that
-    was finished. Sets torch's number of threads. Raises TrainError and MissingPackage, each with one sentence for the user.
+    was finished. Sets torch's number of threads. Raises TrainError and MissingPackage, each with one sentence for the
+    user.
     """
     going = _prepare(given, place)
     settings, interrupted = going.settings, False

@@ -45,7 +45,8 @@ def test_a_run(images, tmp_path, capsys):
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
     best = max(rows, key=lambda row: float(row["ema_test_accuracy"]))
     last, highest = float(rows[1]["ema_test_accuracy"]), float(best["ema_test_accuracy"])
-    assert text[2].startswith(f"test accuracy {last:.2%} at the end, {highest:.2%} at best (epoch {best['epoch']}), after ")
+    accuracies = f"test accuracy {last:.2%} at the end, {highest:.2%} at best (epoch {best['epoch']}), after "
+    assert text[2].startswith(accuracies)
     assert text[2].endswith(f"; checkpoint.pt, metrics.csv and plot.svg are in {tmp_path / 'a' / 'b'}")
     assert sorted(os.listdir(tmp_path / "a" / "b")) == ["checkpoint.pt", "metrics.csv", "plot.svg"]
 
@@ -154,8 +155,8 @@ def test_wrong_usage(arguments, words, tmp_path, capsys):
 def test_digits_by_default(tmp_path, seed):
     """98 % of unseen digits in three minutes: 99.2 % and more in 36 to 46 s were seen, beside other work."""
     start = time.monotonic()
-    command = [sys.executable, "-m", "resnet_fused", "train", "--data", "digits", "--seed", str(seed), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "resnet_fused", "train", "--data", "digits", "--seed", str(seed)]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     print(done.stdout.splitlines()[-1])

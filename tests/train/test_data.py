@@ -38,7 +38,8 @@ def write_cifar(folder, kind, per_file=4):
     for name in [file for file, _ in (*reader.train_list, *reader.test_list)]:
         images.append(draw.integers(0, 256, (per_file, 3, 32, 32), dtype=numpy.uint8))
         labels.append(draw.integers(0, 10, per_file).tolist())
-        content = {"data": images[-1].reshape(per_file, -1), "labels" if kind == "cifar10" else "fine_labels": labels[-1]}
+        key = "labels" if kind == "cifar10" else "fine_labels"
+        content = {"data": images[-1].reshape(per_file, -1), key: labels[-1]}
         (base / name).write_bytes(pickle.dumps(content))
         sums[name] = hashlib.md5((base / name).read_bytes()).hexdigest()
     meta = reader.meta["filename"]
@@ -135,7 +136,7 @@ def test_folders_without_images(tmp_path):
     small.write_folder(tmp_path, {"train": range(20), "val": range(20)})
     for path in (tmp_path / "val" / "3").iterdir():
         path.unlink()
-    with pytest.raises(TrainError, match=r"/val holds no images to train with: Found no valid file for the classes 3\."):
+    with pytest.raises(TrainError, match=r"/val holds no images .* Found no valid file for the classes 3\."):
         data.load(small.settings(tmp_path))
     shutil.rmtree(tmp_path / "train")
     (tmp_path / "train").mkdir()

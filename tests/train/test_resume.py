@@ -37,7 +37,8 @@ def test_kill_9_in_mid_epoch(digits_folder, tmp_path):
     given = {"data": f"folder:{digits_folder}", **CHOSEN}
     whole = quiet(given, Place(str(tmp_path / "whole"), threads=1))
     broken = tmp_path / "broken"
-    died = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given), str(broken)], capture_output=True, text=True)
+    command = [sys.executable, "-c", KILLED, json.dumps(given), str(broken)]
+    died = subprocess.run(command, capture_output=True, text=True)
     assert died.returncode == -9, died.stderr
     assert len(died.stdout.splitlines()) == 2 and checkpoint.load(broken)["epoch"] == 2
     # A death between the checkpoint and the table, and a row of an epoch that no checkpoint has.
