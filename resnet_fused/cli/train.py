@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any, Sequence
 
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 1
     if outcome.interrupted:
         done = len(outcome.rows)
-        how = f"go on with resnet-fused train --resume --out {options.out}" if done else "no epoch was finished"
+        how = f"go on with resnet-fused train --resume --out {shlex.quote(options.out)}" if done else "no epoch was finished"
         print(f"interrupted after {done} of {outcome.settings.epochs} epochs; {how}", file=sys.stderr)
         return 130
     print(metrics.summary(outcome.rows, options.out))

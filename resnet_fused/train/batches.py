@@ -7,7 +7,7 @@ run that is resumed, and its unfused twin, see the same numbers.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,7 +65,16 @@ def collate(samples: list[Any]) -> Any:
     return next((sample for sample in samples if isinstance(sample, str)), None) or default_collate(samples)
 
 
-def training(images: data.Data, batch: int, seed: int, epoch: int, mixup: float, workers: int = 0) -> Iterator[Any]:
+class Loading(NamedTuple):
+    """How images are brought in, which changes none of them: worker processes, and memory that a GPU can read itself."""
+
+    workers: int = 0
+    pinned: bool = False
+
+
+def training(
+    images: data.Data, batch: int, seed: int, epoch: int, mixup: float, how: Loading = Loading()
+) -> Iterator[Any]:
     """The batches of an epoch: float32 [batch, 3, S, S] and labels [batch]; with `mixup` probabilities [batch, C].
 
     All batches are of the same size, so that every step does the same work: what is left over waits for another epoch,
@@ -73,7 +82,7 @@ def training(images: data.Data, batch: int, seed: int, epoch: int, mixup: float,
     that cannot be read.
     """
     view = Transformed(images.train, images.augment, (seed, epoch))
-    loaded = _load(view, workers, sampler=order(len(view), seed, epoch), batch_size=batch, drop_last=True)
+    loaded = _load(view, how, sampler=order(len(view), seed, epoch), batch_size=batch, drop_last=True)
     if not mixup:
         return loaded
     transforms = require("torchvision.transforms.v2", "torchvision", "mixup", extra="train")
@@ -81,14 +90,14 @@ def training(images: data.Data, batch: int, seed: int, epoch: int, mixup: float,
     return (mix(*pair) for pair in loaded)
 
 
-def testing(images: data.Data, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def testing(images: data.Data, how: Loading = Loading()) -> Iterator[tuple[Tensor, Tensor]]:
     """The test images in their order, none left out; raises as training()."""
-    return _load(Transformed(images.test, images.prepare, None), workers, batch_size=TEST_BATCH)
+    return _load(Transformed(images.test, images.prepare, None), how, batch_size=TEST_BATCH)
 
 
-def _load(view: Transformed, workers: int, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _load(view: Transformed, how: Loading, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
     # A generator of its own: a loader draws a seed for its workers, and would take it from torch's.
-    loader = DataLoader(view, num_workers=workers, collate_fn=collate, pin_memory=torch.cuda.is_available(),
+    loader = DataLoader(view, num_workers=how.workers, collate_fn=collate, pin_memory=how.pinned,
                         generator=torch.Generator().manual_seed(0), **options)  # fmt: skip
     for batch in loader:
         if isinstance(batch, str):

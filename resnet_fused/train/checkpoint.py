@@ -67,12 +67,12 @@ def load(folder: str) -> dict[str, Any]:
 
 
 def random_states() -> dict[str, Any]:
-    """Of Python's and torch's generators, on all devices. Nothing here draws from numpy's."""
+    """Of Python's and torch's generators, on all devices in use. Nothing here draws from numpy's."""
     version, words, gauss = random.getstate()
     return {
         "python": [version, list(words), gauss],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 
@@ -81,5 +81,5 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -93,6 +93,8 @@ def _cifar(settings: Settings) -> Data:
     transforms, datasets = _torchvision("transforms.v2"), _torchvision("datasets")
     reader = datasets.CIFAR10 if settings.kind == "cifar10" else datasets.CIFAR100
     wanted = os.path.join(settings.folder, reader.base_folder)
+    if os.path.isfile(settings.folder):
+        raise TrainError(f"{settings.folder} is a file: unpack it, and name the folder that holds {reader.base_folder}")
     if not os.path.isdir(wanted):
         raise TrainError(f"there is no folder {wanted}: unpack {reader.filename} into {settings.folder}")
     try:

@@ -120,6 +120,8 @@ def _refuse_another_run(settings: Settings, out: str) -> None:
 
 def _check_device(settings: Settings) -> None:
     try:
+        if torch.device(settings.device).type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither cpu nor cuda")
         torch.empty(1, device=settings.device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         reason = " ".join(str(error).split("\n")[0].split())
@@ -169,18 +171,19 @@ def _written(write: Callable[..., None], out: str, *content: Any) -> None:
 
 def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
     """Trains and tests; → the epoch's row. Raises TrainError where the loss is no number any more."""
-    settings, workers = going.settings, going.place.workers
+    settings = going.settings
+    how = batches.Loading(going.place.workers, pinned=torch.device(settings.device).type == "cuda")
     tqdm = require("tqdm", "tqdm", "the progress bar", extra="train").tqdm
     start = time.perf_counter()
     steps = len(going.data.train) // settings.batch
     with tqdm(total=steps * settings.batch, unit="img", unit_scale=True, leave=False, disable=None,
               dynamic_ncols=True, desc=f"epoch {epoch}/{settings.epochs}") as bar:  # fmt: skip
-        loaded = batches.training(going.data, settings.batch, settings.seed, epoch, settings.mixup, workers)
+        loaded = batches.training(going.data, settings.batch, settings.seed, epoch, settings.mixup, how)
         trained = loop.train_epoch(going.model, going.state, loaded, settings, bar.update)
     middle = time.perf_counter()
     if not trained.loss < float("inf"):
         raise TrainError(f"the loss became {trained.loss} in epoch {epoch}: try a smaller --lr or a longer --warmup")
-    tested = loop.evaluate(going.model, batches.testing(going.data, workers), settings)
+    tested = loop.evaluate(going.model, batches.testing(going.data, how), settings)
     row = {
         "epoch": epoch,
         "step": epoch * steps,
@@ -192,6 +195,6 @@ def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
         "images_per_second": steps * settings.batch / (middle - start),
     }
     if going.state.average is not None:
-        averaged = loop.evaluate(going.state.average, batches.testing(going.data, workers), settings)
+        averaged = loop.evaluate(going.state.average, batches.testing(going.data, how), settings)
         row[metrics.EMA] = averaged.accuracy
     return {**row, "seconds": time.perf_counter() - start}

@@ -96,6 +96,7 @@ MISTAKES = {
     "unknown data": (["--data", "imagenet"], "there are no data 'imagenet'; expected digits, cifar10:DIR"),
     "data without folder": (["--data", "cifar10"], "there are no data 'cifar10'"),
     "no archive": (["--data", "cifar10:/nowhere"], "there is no folder /nowhere/cifar-10-batches-py: unpack"),
+    "archive": (["--data", f"cifar100:{__file__}"], f"{__file__} is a file: unpack it, and name the folder that holds"),
     "no folder": (["--data", "folder:/nowhere"], "there is no folder /nowhere/train"),
     "nothing to resume": (["--resume"], "there is no {out}/checkpoint.pt to resume from"),
     "rate": (["--data", "digits", "--lr", "0"], "--lr must be above 0, but is 0"),
@@ -108,6 +109,7 @@ MISTAKES = {
     "average": (["--data", "digits", "--ema", "1"], "--ema must be at least 0 and below 1"),
     "batch": (["--data", "digits", "--batch", "2000"], "--batch 2000 is more than the 1437 images"),
     "device": (["--data", "digits", "--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
+    "other device": (["--data", "digits", "--device", "meta"], "--device meta cannot be used here: it is neither"),
     "no device": (["--data", "digits", "--device", "abacus"], "--device abacus cannot be used here: "),
 }  # fmt: skip
 

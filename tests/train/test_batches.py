@@ -7,7 +7,7 @@ from resnet_fused.train import batches, data
 
 
 def _epoch(read, epoch=1, seed=0, mixup=0.0, workers=0):
-    pairs = list(batches.training(read, 16, seed, epoch, mixup, workers))
+    pairs = list(batches.training(read, 16, seed, epoch, mixup, batches.Loading(workers)))
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 

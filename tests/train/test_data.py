@@ -117,7 +117,7 @@ def test_a_damaged_image_is_named(digits_folder, tmp_path, workers):
     path.write_bytes(path.read_bytes()[:60])
     read = data.load(small.settings(folder))
     with pytest.raises(TrainError) as raised:
-        list(batches.testing(read, workers))
+        list(batches.testing(read, batches.Loading(workers)))
     assert str(raised.value).startswith(f"{path} cannot be read: ") and "\n" not in str(raised.value)
 
 
