@@ -11,6 +11,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 import torch
 from torch import nn
 
+from resnet_fused import models
 from resnet_fused.bench import environment
 from resnet_fused.bench.requirements import require
 from resnet_fused.dispatch import EAGER, backend
@@ -98,6 +99,7 @@ def _prepare(given: Mapping[str, Any], place: Place) -> _Run:
     if steps == 0:
         raise TrainError(f"--batch {settings.batch} is more than the {len(read.train)} images there are to train with")
     state = optimise.build(settings, len(read.classes), steps)
+    _check_size(settings, state.network)
     rows: list[dict[str, Any]] = []
     if saved is not None:
         _restore(saved, state, read, place.out)
@@ -126,6 +128,14 @@ def _check_device(settings: Settings) -> None:
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         reason = " ".join(str(error).split("\n")[0].split())
         raise TrainError(f"--device {settings.device} cannot be used here: {reason}") from error
+
+
+def _check_size(settings: Settings, network: nn.Module) -> None:
+    try:
+        models.layers(network, (settings.batch, 3, settings.image, settings.image))
+    except RuntimeError as error:
+        size = f"{settings.image}x{settings.image}"
+        raise TrainError(f"images of {size} are too small for {settings.model}: name another --image") from error
 
 
 def _make_folder(out: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def train(*arguments):
 def test_a_run(images, tmp_path, capsys):
     with record() as records:
         assert train("--data", f"folder:{images}", *SHORT, "--out", tmp_path / "a" / "b", "--ema", 0.5) == 0
-    assert {r.backend for r in records} == {"cpu"}
+    # 10 units; in each epoch 4 steps and 2 evaluations; once on the meta device, to see that the images are large enough
+    assert Counter(r.backend for r in records) == {"cpu": 2 * (4 + 2) * 10, None: 10}
     text = capsys.readouterr().out.splitlines()
     assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0125  train loss ")
     rows = small.table(tmp_path / "a" / "b")
@@ -62,7 +64,7 @@ def test_eager_is_the_same_run_unfused(images, tmp_path):
         with record() as records:
             slow = ["--epochs", 1, "--lr", 1e-5, "--out", tmp_path / name]
             assert train("--data", f"folder:{images}", *SHORT, *slow, *more) == 0
-        assert {r.backend for r in records} == ({None} if more else {"cpu"})
+        assert Counter(r.backend for r in records) == ({None: 60} if more else {"cpu": 50, None: 10})
         rows[name] = small.table(tmp_path / name)[0]
     for column in ("train_loss", "test_loss"):
         assert float(rows["fused"][column]) == pytest.approx(float(rows["eager"][column]), rel=1e-4), column
@@ -108,6 +110,7 @@ MISTAKES = {
     "mixup": (["--data", "digits", "--mixup", "-1"], "--mixup must be at least 0"),
     "average": (["--data", "digits", "--ema", "1"], "--ema must be at least 0 and below 1"),
     "batch": (["--data", "digits", "--batch", "2000"], "--batch 2000 is more than the 1437 images"),
+    "size": (["--data", "digits", "--model", "vgg16", "--image", "16"], "images of 16x16 are too small for vgg16: name"),
     "device": (["--data", "digits", "--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
     "other device": (["--data", "digits", "--device", "meta"], "--device meta cannot be used here: it is neither"),
     "no device": (["--data", "digits", "--device", "abacus"], "--device abacus cannot be used here: "),
@@ -155,7 +158,7 @@ def test_wrong_usage(arguments, words, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_digits_by_default(tmp_path, seed):
-    """98 % of unseen digits in three minutes: 99.2 % and more in 36 to 46 s were seen, beside other work."""
+    """98 % of unseen digits in three minutes: 99.2 % and more in 23 to 46 s were seen, beside other work."""
     start = time.monotonic()
     command = [sys.executable, "-m", "resnet_fused", "train", "--data", "digits", "--seed", str(seed)]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
