@@ -83,7 +83,8 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 1
     if outcome.interrupted:
         done = len(outcome.rows)
-        how = f"go on with resnet-fused train --resume --out {shlex.quote(options.out)}" if done else "no epoch was finished"
+        again = f"go on with resnet-fused train --resume --out {shlex.quote(options.out)}"
+        how = again if done else "no epoch was finished"
         print(f"interrupted after {done} of {outcome.settings.epochs} epochs; {how}", file=sys.stderr)
         return 130
     print(metrics.summary(outcome.rows, options.out))

@@ -66,7 +66,7 @@ def collate(samples: list[Any]) -> Any:
 
 
 class Loading(NamedTuple):
-    """How images are brought in, which changes none of them: worker processes, and memory that a GPU can read itself."""
+    """How images are brought in, which changes none: worker processes, and memory that a GPU can read itself."""
 
     workers: int = 0
     pinned: bool = False

@@ -39,7 +39,7 @@ def train(*arguments):
 def test_a_run(images, tmp_path, capsys):
     with record() as records:
         assert train("--data", f"folder:{images}", *SHORT, "--out", tmp_path / "a" / "b", "--ema", 0.5) == 0
-    # 10 units; in each epoch 4 steps and 2 evaluations; once on the meta device, to see that the images are large enough
+    # 10 units; in each epoch 4 steps and 2 evaluations; once on the meta device, to see that the images suffice
     assert Counter(r.backend for r in records) == {"cpu": 2 * (4 + 2) * 10, None: 10}
     text = capsys.readouterr().out.splitlines()
     assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0125  train loss ")
@@ -110,7 +110,7 @@ MISTAKES = {
     "mixup": (["--data", "digits", "--mixup", "-1"], "--mixup must be at least 0"),
     "average": (["--data", "digits", "--ema", "1"], "--ema must be at least 0 and below 1"),
     "batch": (["--data", "digits", "--batch", "2000"], "--batch 2000 is more than the 1437 images"),
-    "size": (["--data", "digits", "--model", "vgg16", "--image", "16"], "images of 16x16 are too small for vgg16: name"),
+    "size": (["--data", "digits", "--model", "vgg16", "--image", "16"], "images of 16x16 are too small for vgg16"),
     "device": (["--data", "digits", "--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
     "other device": (["--data", "digits", "--device", "meta"], "--device meta cannot be used here: it is neither"),
     "no device": (["--data", "digits", "--device", "abacus"], "--device abacus cannot be used here: "),
