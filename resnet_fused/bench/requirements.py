@@ -1,4 +1,4 @@
-"""Optional packages, imported only when the benchmark needs them."""
+"""Optional packages, imported only when a command needs them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class MissingPackage(RuntimeError):
     """An optional package is not installed; the message says how to get it."""
 
 
-def require(module: str, package: str, purpose: str) -> ModuleType:
-    """Import ``module``, or raise ``MissingPackage`` naming the pip ``package`` and its ``purpose``."""
+def require(module: str, package: str, purpose: str, extra: str = "bench") -> ModuleType:
+    """Import ``module``, or raise ``MissingPackage`` naming the pip ``package``, our extra and the ``purpose``."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingPackage(
-            f"{purpose} needs {package}: install it with pip install 'resnet-fused[bench]' or pip install {package} "
+            f"{purpose} needs {package}: install it with pip install 'resnet-fused[{extra}]' or pip install {package} "
             f"({type(error).__name__}: {error})"
         ) from error

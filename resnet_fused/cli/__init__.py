@@ -1,5 +1,5 @@
 """The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it, ``tune`` chooses by measuring,
-``describe`` shows networks."""
+``describe`` shows networks, ``train`` trains them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Sequence
 
-from . import bench, describe, info, tune
+from . import bench, describe, info, train, tune
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_parser(commands)
     tune.add_parser(commands)
     describe.add_parser(commands)
+    train.add_parser(commands)
     return parser
 
 

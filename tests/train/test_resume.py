@@ -1,0 +1,106 @@
+"""A run that was killed goes on to the same bits."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import small
+import torch
+
+from resnet_fused.train import Place, TrainError, checkpoint, metrics, run
+
+# Everything that has a state: momentum, a moving rate, an average, and mixup, which draws from torch's generator.
+CHOSEN = {"model": "resnet20", "image": 16, "batch": 16, "epochs": 3, "warmup": 1, "ema": 0.8, "mixup": 0.3}
+
+# Kills itself as kill -9 does, after the second of four steps of the third epoch.
+KILLED = """
+import json, os, signal, sys
+from resnet_fused.train import Place, loop, run
+trains, done = loop.train_epoch, []
+def train_epoch(*arguments):
+    def progress(images):
+        done.append(images)
+        if len(done) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return trains(*arguments[:4], progress)
+loop.train_epoch = train_epoch
+run(json.loads(sys.argv[1]), Place(sys.argv[2], threads=1))
+"""
+
+
+def quiet(given, place):
+    return run(given, place, say=lambda line: None)
+
+
+def test_kill_9_in_mid_epoch(digits_folder, tmp_path):
+    given = {"data": f"folder:{digits_folder}", **CHOSEN}
+    whole = quiet(given, Place(str(tmp_path / "whole"), threads=1))
+    broken = tmp_path / "broken"
+    command = [sys.executable, "-c", KILLED, json.dumps(given), str(broken)]
+    died = subprocess.run(command, capture_output=True, text=True)
+    assert died.returncode == -9, died.stderr
+    assert len(died.stdout.splitlines()) == 2 and checkpoint.load(broken)["epoch"] == 2
+    # A death between the checkpoint and the table, and a row of an epoch that no checkpoint has.
+    lines = (broken / metrics.NAME).read_text().splitlines(keepends=True)
+    (broken / metrics.NAME).write_text("".join([*lines, lines[-1].replace("2,", "3,", 1)]))
+    (broken / checkpoint.PARTIAL).write_bytes(b"half a file")
+    torch.manual_seed(12345)  # whatever this process has drawn
+    outcome = quiet({}, Place(str(broken), resume=True))
+    assert not outcome.interrupted and [row["epoch"] for row in outcome.rows] == [1, 2, 3]
+    assert small.table(broken) == small.table(tmp_path / "whole") and len(whole.rows) == 3
+    ours, theirs = checkpoint.load(broken), checkpoint.load(tmp_path / "whole")
+    for key in ("model", "ema"):
+        assert len(theirs["state"][key]) > 100
+        assert all(torch.equal(value, ours["state"][key][name]) for name, value in theirs["state"][key].items())
+    assert torch.equal(ours["random"]["torch"], theirs["random"]["torch"])
+    assert sorted(path.name for path in broken.iterdir()) == [checkpoint.NAME, metrics.NAME, "plot.svg"]
+
+
+@pytest.fixture(scope="module")
+def finished(digits_folder, tmp_path_factory):
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished")
+    given = {"data": f"folder:{digits_folder}", **CHOSEN, "epochs": 1, "warmup": 0, "ema": 0.0, "mixup": 0.0}
+    quiet(given, Place(str(folder), threads=1))
+    return given, folder
+
+
+def test_another_runs_folder_is_left_alone(finished):
+    given, folder = finished
+    before = (folder / checkpoint.NAME).read_bytes()
+    with pytest.raises(TrainError, match=r"with other settings \(--lr was 0.025, now 0.5, --seed was 0, now 4\): name"):
+        quiet({**given, "lr": 0.5, "seed": 4}, Place(str(folder)))
+    with pytest.raises(TrainError, match="with these settings: go on with --resume, or name another folder with --out"):
+        quiet(given, Place(str(folder)))
+    assert (folder / checkpoint.NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("changed, words", (
+    ({"lr": 0.5, "eager": True}, "other settings: --lr was 0.025, now 0.5, --eager was False, now True"),
+    ({"epochs": 2}, "other settings: --epochs was 1, now 2"),
+    ({"data": "digits"}, "other settings: --data was folder:.*, now digits"),
+))  # fmt: skip
+def test_resuming_with_other_settings(finished, changed, words):
+    with pytest.raises(TrainError, match=words):
+        quiet(changed, Place(str(finished[1]), resume=True))
+
+
+def test_resuming_a_finished_run_changes_nothing_and_completes_its_table(finished):
+    """The table may lack the checkpoint's last row, or have rows of epochs that no checkpoint holds."""
+    given, folder = finished
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    head, row = before[metrics.NAME].splitlines(keepends=True)
+    for lines in ([head], [head, row, row.replace(b"1,", b"2,", 1)], [head, row]):
+        (folder / metrics.NAME).write_bytes(b"".join(lines))
+        outcome = quiet(given, Place(str(folder), resume=True))
+        assert len(outcome.rows) == 1 and before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_data_may_move_but_not_change(finished, tmp_path):
+    moved, changed = tmp_path / "moved", tmp_path / "changed"
+    small.write_folder(moved, {"train": range(64), "val": range(64, 96)})
+    small.write_folder(changed, {"train": range(60), "val": range(64, 96)})
+    assert quiet({"data": f"folder:{moved}"}, Place(str(finished[1]), resume=True)).settings.folder == str(moved)
+    with pytest.raises(TrainError, match="other data: the training images are not those of"):
+        quiet({"data": f"folder:{changed}"}, Place(str(finished[1]), resume=True))
