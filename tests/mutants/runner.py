@@ -22,6 +22,8 @@ from emulator import build
 from emulator.library import Emulated
 from package_build import nvcc_flags
 
+from resnet_fused.bench.worker import without_folders
+
 from .battery import first_failure
 from .mutant import SOURCES, Mutant
 from .table import MUTANTS
@@ -157,6 +159,7 @@ class Results:
         return self.found.get(self.key(mutant))
 
     def add(self, mutant, caught: str | None, seconds: float) -> dict:
+        caught = caught and without_folders(caught)  # which a fault names, and which are this machine's
         result = {"key": self.key(mutant), "name": mutant.name, "caught_by": caught, "seconds": round(seconds, 1)}
         self.found[result["key"]] = result
         with open(RESULTS, "a") as file:
