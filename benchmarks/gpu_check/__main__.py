@@ -23,7 +23,8 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("--budget", type=float, default=BUDGET, metavar="SECONDS", help="in all (default: %(default)s)")
     option("--quick", action="store_true", help="only the build, a few tests and a race of each model")
-    option("--only", default="", metavar="REGEX", help="besides the build, parts whose name has a match of this regular expression")
+    option("--only", default="", metavar="REGEX",
+           help="besides the build, parts whose name has a match of this regular expression")  # fmt: skip
     option("--resume", type=Path, metavar="FILE", help="go on with a result: what it has is not run again")
     option("--folder", type=Path, metavar="DIR",
            help="of the result (default: benchmarks/results; build/gpu_check of a rehearsal)")  # fmt: skip

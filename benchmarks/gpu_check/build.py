@@ -31,7 +31,7 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def architecture(major: int, minor: int) -> str:
-    """As TORCH_CUDA_ARCH_LIST names it: machine code for this device and nothing else; Hopper's own instructions too."""
+    """As TORCH_CUDA_ARCH_LIST names it: machine code for this device alone, with Hopper's own instructions."""
     return f"{major}.{minor}" + "a" * ((major, minor) == (9, 0))
 
 

@@ -1,4 +1,4 @@
-"""Every convolution of ResNet-50 in all passes: ours with what is fused into it, beside the library's convolution alone.
+"""Every convolution of ResNet-50 in all passes: ours with what is fused into it, beside the library's alone.
 
 Rows give milliseconds, TFLOP/s and the fraction of the roof: the time that the device's own matrix product or copy
 would take for the operations and bytes, whichever is longer, over the time taken. Ours read more than the library's:
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from resnet_fused import backends
 from resnet_fused.bench.race import rotated
+from resnet_fused.bench.result import finite
 from resnet_fused.bench.statistics import paired_speedup, spread
 
 from .device import Device, describe, open_device
@@ -108,13 +109,14 @@ def measure(work: Work, which: str, dtype: str, device: Device, operators: Any) 
     torch.backends.cudnn.benchmark = benchmark
     ours = work.calls(operators)[which]
     try:
-        row["error_of_norm"] = error_of(ours(), exact)
+        error_of_norm = error_of(ours(), exact)
     except Exception as error:  # a compiler's, too: it is this layer's result
         if device.is_lost(error):
             raise
         return {**row, "status": "failed", "error": describe(error)}
-    if not row["error_of_norm"] <= TOLERANCE[dtype]:
-        return {**row, "status": "wrong", "error": f"by {row['error_of_norm']:.1e} of the norm"}
+    row["error_of_norm"] = finite(error_of_norm)
+    if not error_of_norm <= TOLERANCE[dtype]:
+        return {**row, "status": "wrong", "error": f"by {error_of_norm:.1e} of the norm"}
     del exact
     contenders = {"ours": ours, "library": work.library(which)}
     for call in contenders.values():
@@ -133,7 +135,9 @@ def roof_seconds(work: Work, which: str, batch: int, tflops: float, copy_gb_per_
     return max(work.layer.operations(batch) / tflops / 1e12, work.bytes(which) / copy_gb_per_s / 1e9)
 
 
-def rows_of(layer: Layer, dtype: str, device: Device, operators: Any, rates: dict[str, float]) -> Iterator[dict[str, Any]]:
+def rows_of(
+    layer: Layer, dtype: str, device: Device, operators: Any, rates: dict[str, float]
+) -> Iterator[dict[str, Any]]:
     batch = device.settings.layer_batch
     work = Work(layer, batch, getattr(torch, dtype), device)
     for which in layer.passes:

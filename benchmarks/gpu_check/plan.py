@@ -75,7 +75,7 @@ def _races(settings: Settings, autotuned: bool = False) -> Iterator[Part]:
 
 
 def _triton_races(settings: Settings) -> Iterator[Part]:
-    """Of their own: to compile all kernels of a model takes minutes, at whose end the others would have no time left."""
+    """Of their own: to compile all kernels of a model takes minutes, which the others would lack."""
     for mode in ("train", "infer"):
         part = _race(settings, "resnet50", mode, QUICK_PRECISION, settings.batches[-1])
         arguments = part.arguments | {"contenders": ["channels_last", "fused", "fused_triton"]}

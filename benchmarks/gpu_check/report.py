@@ -48,10 +48,11 @@ def layers_text(result: dict[str, Any]) -> str:
             continue
         took, roof = row["milliseconds"], row["of_roof"]
         rate = row["operations"] / took["ours"]["median"] / 1e9
-        rows.append([*name, number(took["ours"]["median"], 3), number(rate, 3), f"{roof['ours']:.2f}",
-                     number(took["library"]["median"], 3), f"{roof['library']:.2f}", times(row["speedup"])])  # fmt: skip
-    heading = (f"{result['backend']} {result['dtype']}, batch {result['batch']}, channels_last; mm {number(result['tflops'])} "
-               f"TFLOP/s, copy {number(result['copy_gb_per_s'])} GB/s")  # fmt: skip
+        ours, library = (number(took[who]["median"], 3) for who in ("ours", "library"))
+        rows.append([*name, ours, number(rate, 3), f"{roof['ours']:.2f}", library, f"{roof['library']:.2f}",
+                     times(row["speedup"])])  # fmt: skip
+    heading = (f"{result['backend']} {result['dtype']}, batch {result['batch']}, channels_last; mm "
+               f"{number(result['tflops'])} TFLOP/s, copy {number(result['copy_gb_per_s'])} GB/s")  # fmt: skip
     header = ("", "ms", "TFLOP/s", "of roof", "library ms", "of roof", "ours is")
     note = "ours with batch norm, ReLU and their sums; the library's convolution alone"
     return "\n".join([heading, "", grid(header, rows), note])

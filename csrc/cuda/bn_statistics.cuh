@@ -122,7 +122,7 @@ __device__ inline double sum_slices(double value, double (&memory)[kThreads / kW
   return total;
 }
 
-// With d_i = mean_i - q, q the first chunk's mean: mean = q + sum n_i d_i / n, M2 = sum (M2_i + n_i d_i^2) - n (mean - q)^2.
+// With d_i = mean_i - q, q the first mean: mean = q + sum n_i d_i / n, M2 = sum (M2_i + n_i d_i^2) - n (mean - q)^2.
 // One pass over the parts, and no division for each: in float64 those take longest.
 template <typename A>
 __global__ void __launch_bounds__(kThreads, 2) merge_statistics_kernel(MergeStatisticsParams p) {

@@ -1,4 +1,4 @@
-// An operand's pieces that a thread copies to shared memory, tensor by tensor, and forms there. Tiles are named by their
+// An operand's pieces that a thread copies to shared memory, tensor by tensor, and forms there. Tiles are named by the
 // distance from the beginning of shared memory.
 #pragma once
 

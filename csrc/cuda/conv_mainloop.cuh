@@ -5,8 +5,8 @@
 //     form(tiles, lag): applies the prologue to this thread's own pieces of the chunk that was loaded `lag` loads ago.
 // A thread forms only what it copied itself, so that nothing has to be waited for between copy and prologue but its own
 // copies, and each element is formed once, however many warps read it. The product of a chunk may run beside the
-// forming of the next: multiply() starts it, finish() waits for it; publish() stands behind what a thread wrote to shared
-// memory and before the barrier.
+// forming of the next: multiply() starts it, finish() waits for it; publish() stands behind what a thread wrote to
+// shared memory, before the barrier.
 #pragma once
 
 #include "arch/cp_async.cuh"

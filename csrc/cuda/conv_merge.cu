@@ -7,7 +7,7 @@
 namespace resnet_fused::cuda {
 namespace {
 
-// A block has kMergedChannels columns, a sector of memory, of kMergedSegments threads; tiles go round over the segments.
+// A block has kMergedChannels columns, a sector of memory, of kMergedSegments threads; tiles go round the segments.
 constexpr int kMergedChannels = 8, kMergedSegments = 64, kMergedThreads = kMergedChannels * kMergedSegments;
 
 // Over the segments of a channel, in a fixed order; the first threads get their channels' sums.
@@ -31,7 +31,7 @@ __device__ double sum_segments(double value) {
   return sum;
 }
 
-// The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: the tiles' sums, each relative
+// The merge of (count, mean, M2) of Chan, Golub and LeVeque (1979), of all tiles at once: their sums, each relative
 // to its own pivot, are made relative to the first tile's, by sum (v - q)^2 = sum (v - p)^2 + 2 d sum (v - p) + n d^2
 // with d = p - q. In float64, for there may be thousands of tiles; without divisions, which take it longest.
 __global__ void __launch_bounds__(kMergedThreads) conv_statistics_kernel(ConvStatisticsParams p) {

@@ -71,7 +71,7 @@ struct OwnPieces {
   static constexpr int kRowStep = kTileThreads / Layout::kRowPieces;
   static constexpr int kOffsetStep = kRowStep * Layout::kRowPitch;  // bytes from a piece to the next
   static constexpr int kCount = Layout::kRows / kRowStep;
-  static_assert(kCount * kRowStep == Layout::kRows && kRowStep % 8 == 0, "threads divide the tile, and swizzles repeat");
+  static_assert(kCount * kRowStep == Layout::kRows && kRowStep % 8 == 0, "threads divide the tile, swizzles repeat");
 
   static __device__ __forceinline__ int column() { return threadIdx.x % Layout::kRowPieces; }
   static __device__ __forceinline__ int row(int i) { return threadIdx.x / Layout::kRowPieces + i * kRowStep; }

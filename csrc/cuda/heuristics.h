@@ -89,8 +89,8 @@ inline TilePlan plan_pixels(const ConvProblem& problem, bool vector, int64_t row
   return plan_tile(TileChoice::k64x64, problem, vector, rows, columns, a, 1);
 }
 
-// Whether operands are formed in a pass over memory of their own, before the convolution. Within it they are formed anew
-// for every tap that reads them: that is fewer bytes, but where wgmma multiplies it takes longer than those.
+// Whether operands are formed in a pass over memory of their own, before the convolution. Within it they are formed
+// anew for every tap that reads them: that is fewer bytes, but where wgmma multiplies it takes longer than those.
 inline bool forms_in_memory(const ConvProblem& problem) {
   return problem.device.wgmma && problem.shape.R * problem.shape.S > 1;
 }

@@ -241,7 +241,7 @@ class _ResidualChainJvp(_ResidualChain):
 
 
 def _reference(spec, affines, out):
-    """The chain for its derivatives, which do not depend on a given shortcut's values but by the mask, which `out` has."""
+    """The chain for its derivatives, in which a given shortcut's values are no more than the mask, which `out` has."""
     return lambda x, shortcut, *parameters: eager.chain(spec, affines, out, x, shortcut, *parameters)
 
 

@@ -16,7 +16,7 @@ MODES = ("training", "frozen", "mixed", "mixed_frozen_first")
 
 
 class Draw(NamedTuple):
-    """`units` are in the order of the chain, projection last; `inputs` are x, then weight, gamma, beta of each, then the
+    """`units` are in the order of the chain, projection last; `inputs` are x, weight, gamma, beta of each, and the
     shortcut if it is given."""
 
     units: tuple[Unit, ...]
@@ -31,7 +31,8 @@ class Draw(NamedTuple):
 
     def chain(self, backend) -> Chain:
         count = len(self.units) - (self.shortcut == "projection")
-        return Chain(backend, self.units[:count], self.units[count:], self.shortcut == "identity", self.shortcut == "given")
+        kinds = (self.shortcut == kind for kind in ("identity", "given"))
+        return Chain(backend, self.units[:count], self.units[count:], *kinds)
 
     def given(self, inputs):
         return inputs[-1] if self.shortcut == "given" else None
