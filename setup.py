@@ -1,7 +1,7 @@
 """Builds resnet_fused._cpu, and resnet_fused._cuda where an nvcc of torch's CUDA version is found.
 
     RESNET_FUSED_CUDA=auto|0|1   build the CUDA extension if possible (default), never, or fail without it
-    TORCH_CUDA_ARCH_LIST         its architectures, default 8.0+PTX;9.0a (without 9.0a, Hopper runs Ampere's convolutions)
+    TORCH_CUDA_ARCH_LIST         its architectures, default 8.0+PTX;9.0a (without 9.0a Hopper runs Ampere's convolutions)
     MAX_JOBS                     compilers at a time, default 2
 
 The build uses the torch that is installed (`pip install --no-build-isolation .`) and downloads nothing.
@@ -126,7 +126,8 @@ def extensions():
         "resnet_fused._cpu", CPU_SOURCES, define_macros=macros, extra_compile_args={"cxx": CXX_FLAGS}
     )
     if wants_cuda():
-        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX;9.0a")
+        newest = "8.0+PTX;9.0a" if int(torch.version.cuda.split(".")[0]) >= 12 else "8.0+PTX"  # nvcc 11 has no 9.0a
+        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", newest)
         cuda_macros = [("RESNET_FUSED_SM90A", None)] if "9.0a" in architectures else []
         yield cpp_extension.CUDAExtension(
             "resnet_fused._cuda",
