@@ -112,7 +112,9 @@ __device__ inline double sum_slices(double value, double (&memory)[kThreads / kW
     value += __shfl_xor_sync(0xffffffff, value, distance);
   }
   __syncthreads();
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
   __syncthreads();
   double total = 0;
 #pragma unroll

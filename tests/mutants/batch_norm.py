@@ -21,27 +21,43 @@ STATISTICS = [
            "square += partial[s.channels];", "Chan's merge without n_i (mean_i − mean)²"),
     Mutant("merge-barrier-first", STATISTICS_FILE, """\
   __syncthreads();
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, "missing __syncthreads before shared memory is used again", ("bn_statistics",)),
     Mutant("merge-barrier-second", STATISTICS_FILE, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
   __syncthreads();
 """, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, "missing __syncthreads between the slices' sums and their reading", ("bn_statistics",)),
     Mutant("merge-sums-barrier-first", STATISTICS_FILE, """\
   __syncthreads();
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, "missing __syncthreads before shared memory is used again", ("bn_backward",)),
     Mutant("merge-sums-barrier-second", STATISTICS_FILE, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
   __syncthreads();
 """, """\
-  memory[threadIdx.x / kWarp][channel] = value;  // the same of all slices of a warp
+  if (threadIdx.x % kWarp < kMergeChannels) {
+    memory[threadIdx.x / kWarp][channel] = value;
+  }
 """, "missing __syncthreads between the slices' sums and their reading", ("bn_backward",)),
     Mutant("merge-lanes", STATISTICS_FILE, "int distance = kMergeChannels; distance < kWarp;",
            "int distance = 2 * kMergeChannels; distance < kWarp;", "half of a warp's slices are left out"),
