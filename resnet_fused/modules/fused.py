@@ -70,9 +70,9 @@ class FusedModule(nn.Module):
     """A module whose forward is one fused unit over its children.
 
     A subclass gives `members()` (raising Obstacle when its children have unknown structure), `identity` (whether the
-    input is added) or `given_shortcut` (what else is), and `eager_forward`, the same computation by calling its children. The eager forward runs
-    whenever anything is unusual: foreign or hooked children, inputs that eager rejects (so that its exception and its
-    words are eager's own), dtypes or devices without kernels.
+    input is added) or `given_shortcut` (what else is), and `eager_forward`, the same computation by calling its
+    children. The eager forward runs whenever anything is unusual: foreign or hooked children, inputs that eager rejects
+    (so that its exception and its words are eager's own), dtypes or devices without kernels.
     """
 
     def members(self) -> Members:

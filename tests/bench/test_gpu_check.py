@@ -254,6 +254,23 @@ def test_error_of_a_layer():
     assert not found <= layers.TOLERANCE["float16"]
 
 
+def test_a_layer_that_overflows(monkeypatch):
+    """Its row can be written: JSON has no infinity."""
+
+    class Work:
+        layer = layers.RESNET50[0]
+
+        def float(self):
+            return self
+
+        def calls(self, operators):
+            return {"fprop": lambda: torch.ones(2)}
+
+    monkeypatch.setattr(layers, "error_of", lambda results, exact: float("inf"))
+    row = layers.measure(Work(), "fprop", "float16", device.Device(plan.EMULATED), None)
+    assert (row["status"], row["error_of_norm"]) == ("wrong", None) and json.dumps(row, allow_nan=False)
+
+
 def test_tables_of_layers_and_profiles():
     spread = {"median": 2.0, "p20": 1.0, "p80": 3.0}
     right = {"layer": "64-64@56 1x1/1", "pass": "fprop", "status": "ok", "operations": 4e9, "speedup": spread,

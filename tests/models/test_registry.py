@@ -1,5 +1,6 @@
 """create and list_models: names, defaults, options, and how weights are drawn."""
 
+import contextlib
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from resnet_fused import models
 from resnet_fused.models.cifar import PaddedBlock, cifar_resnet
 from resnet_fused.models.resnet import ResNet
-from resnet_fused.modules import BasicBlock, Bottleneck
+from resnet_fused.modules import BasicBlock, Bottleneck, record
 
 
 def on_meta(name, **options):
@@ -106,6 +107,27 @@ def test_option_a():
     assert torch.equal(block(x), expected)
     with pytest.raises(ValueError, match="from 4 to 2 channels"):
         PaddedBlock(4, 2)
+
+
+def test_option_a_is_one_unit():
+    """Shortcut, sum and ReLU are within the unit's node; eager's would end in a ReLU's."""
+    out = PaddedBlock(2, 5, 2)(torch.randn(3, 2, 7, 6, requires_grad=True))
+    assert type(out.grad_fn).__name__.startswith("_ResidualChain")
+
+
+@pytest.mark.parametrize("change, reason", [
+    (lambda t: t[:, :, 1:], "the shortcut's shape is not the main branch's"),
+    (lambda t: t.double(), "its shortcut is of another type, dtype or device than the input"),
+])  # fmt: skip
+def test_a_shortcut_that_does_not_fit_is_eager_s_affair(change, reason):
+    class Other(PaddedBlock):
+        def given_shortcut(self, x):
+            return change(super().given_shortcut(x))
+
+    block, x = Other(2, 5, 2), torch.randn(3, 2, 7, 6)
+    with record() as records, contextlib.suppress(RuntimeError):  # the shape; a sum in place takes the dtype
+        block(x)
+    assert [(r.backend, r.reason) for r in records] == [(None, reason)]
 
 
 def test_depth_of_cifar_networks():
