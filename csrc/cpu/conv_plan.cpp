@@ -59,6 +59,9 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
 }
 
 int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
+  if (groups * group_bytes <= 4 * caches.l1) {
+    return std::max<int64_t>(groups, 1);
+  }
   int64_t most = std::max<int64_t>(caches.l1 / 2 / group_bytes, 1), chunks = ceil_div(groups, most);
   return chunks > 0 ? ceil_div(groups, chunks) : 1;
 }

@@ -28,7 +28,8 @@ struct Strips {
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
                    int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches);
 
-// Of `groups` of weights those whose products are summed at a time, so that they stay in the first-level cache.
+// Of `groups` of weights those whose products are summed at a time, so that they stay in the first-level cache: of many,
+// because a few come from the second level faster than sums are stored and read again.
 int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches);
 
 struct WgradPlan {

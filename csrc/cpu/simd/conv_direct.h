@@ -1,7 +1,7 @@
 // Convolution as an implicit matrix product: a strip of the input is packed with its prologue, and every tile of output
 // pixels reads its rows from the panel at offsets that the filter's taps give.
 
-constexpr int64_t kFewPixelTiles = 8;
+constexpr int64_t kFewPixelTiles = 64;
 
 // The pixels of a strip, by tiles of at most kMicroRows, all with the same weights. A line is a row of an image or, where
 // they follow each other in the panel and in the result, all of them.

@@ -27,15 +27,23 @@ struct MicroTile {
   int64_t ahead_lines, ahead_step;  // `ahead_step` bytes further
 };
 
+// Each of a tile's sums waits for the multiply-add before it. Few of them take turns with as many more, which sum every
+// other k, for the multipliers to have work meanwhile: 4 cycles of latency by 2 multipliers.
+template <int M>
+constexpr int kTurns = M * kVectors < 8 ? 2 : 1;
+
 template <typename A, int M>
 __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   constexpr int L = kLanes<A>;
   constexpr int kFirst = (M + 1) / 2;
   using V = Vec<A, L>;
-  V c[M][kVectors];
+  V c[kTurns<M>][M][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
-    c[i][0] = c[i][1] = V{};
+#pragma GCC unroll 2
+    for (int turn = 0; turn < kTurns<M>; ++turn) {
+      c[turn][i][0] = c[turn][i][1] = V{};
+    }
     if (t.accumulate) {
       __builtin_prefetch(t.c + i * t.c_row, 1, 3);
       __builtin_prefetch(t.c + i * t.c_row + L, 1, 3);
@@ -51,30 +59,38 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
       __builtin_prefetch(ahead + i * kLineBytes, 0, 2);
     }
     ahead += t.ahead_step;
-    for (int64_t k = depth; k > 0; --k) {
+    auto multiply = [&](V (&sums)[M][kVectors]) __attribute__((always_inline)) {
       V b0 = load<L>(b), b1 = load<L>(b + b_second);
       b += b_step;
 #pragma GCC unroll 16
       for (int i = 0; i < M; ++i) {
         V v = splat<L>(i < kFirst ? a0[i * row] : a1[(i - kFirst) * row]);
-        c[i][0] = fma(v, b0, c[i][0]);
-        c[i][1] = fma(v, b1, c[i][1]);
+        sums[i][0] = fma(v, b0, sums[i][0]);
+        sums[i][1] = fma(v, b1, sums[i][1]);
       }
       a0 += step;
       a1 += step;
+    };
+    int64_t k = depth;
+    if constexpr (M <= 4) {  // unrolled: so few multiply-adds do not hide what else there is to do for a k
+      for (; k > 1; k -= 2) {
+        multiply(c[0]);
+        multiply(c[kTurns<M> - 1]);
+      }
     }
-  }
-  if (t.accumulate) {  // after the sum, not before: two short sums lose fewer digits than a long one
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      c[i][0] += load<L>(t.c + i * t.c_row);
-      c[i][1] += load<L>(t.c + i * t.c_row + L);
+    for (; k > 0; --k) {
+      multiply(c[0]);
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
-    store<L>(t.c + i * t.c_row, c[i][0]);
-    store<L>(t.c + i * t.c_row + L, c[i][1]);
+#pragma GCC unroll 2
+    for (int j = 0; j < kVectors; ++j) {
+      V sum = kTurns<M> == 2 ? c[0][i][j] + c[kTurns<M> - 1][i][j] : c[0][i][j];
+      A* target = t.c + i * t.c_row + j * L;
+      // After the sum, not before: two short sums lose fewer digits than a long one.
+      store<L>(target, t.accumulate ? sum + load<L>(target) : sum);
+    }
   }
 }
 
