@@ -88,12 +88,12 @@ def budgets(jobs: Sequence[Job], total: float) -> Iterator[float]:
         yield max(1.0, end - time.monotonic()) * weight / sum(weights[i:])
 
 
-def public_command(arguments: Sequence[str]) -> str:
+def public_command(arguments: Sequence[str], private: Sequence[str] = PRIVATE_OPTIONS) -> str:
     """The command as typed, without the paths of its output."""
     kept, skip = [], False
     for argument in arguments:
-        if not skip and not argument.startswith(tuple(f"{name}=" for name in PRIVATE_OPTIONS)):
-            skip = argument in PRIVATE_OPTIONS
+        if not skip and not argument.startswith(tuple(f"{name}=" for name in private)):
+            skip = argument in private
             if not skip:
                 kept.append(argument)
         else:
