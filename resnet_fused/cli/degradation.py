@@ -42,12 +42,12 @@ def add_parser(commands: Any) -> None:
     option("--jobs", type=positive, default=environment.cpu_count(), metavar="N",
            help="networks trained at a time, each by one thread (default: %(default)s, the cores)")
     left = argparse.SUPPRESS  # what is not given is decided by the kind of data
-    option("--epochs", type=positive, default=left, metavar="N", help="default: digits 30, others as of train")
-    option("--batch", type=positive, default=left, metavar="N", help="default: digits 64, others as of train")
+    option("--epochs", type=positive, default=left, metavar="N", help="default: digits 25, others as of train")
+    option("--batch", type=positive, default=left, metavar="N", help="default: as of train")
     option("--image", type=positive, default=left, metavar="S", help="height and width (default: as of train)")
-    option("--lr", type=float, default=left, metavar="R", help="default: as of train")
+    option("--lr", type=float, default=left, metavar="R", help="default: digits 0.05, others as of train")
     option("--schedule", choices=SCHEDULES, default=left, help="default: as of train")
-    option("--warmup", type=float, default=left, metavar="E", help="default: as of train")
+    option("--warmup", type=float, default=left, metavar="E", help="default: digits 2, others as of train")
     option("--weight-decay", type=float, default=left, metavar="D", help="default: as of train")
     option("--eager", action="store_true", default=left, help="the same networks unfused")
     option("--device", default=left, metavar="D", help="default: cpu")
