@@ -79,7 +79,7 @@ def prepare(job: Job, start_file: str, exact_file: str) -> dict:
     """Write the common start and the float64 answer; return eager float32's errors and the scales."""
     count = check_images(job)
     model = jobs.build_model(job)
-    batch, targets = photographs.batch(job.batch, job.image)
+    batch, targets = photographs.batch(job.batch, job.image, job.classes)
     images, labels = batch[:count], targets[:count]
     if not job.training:
         settle_running_statistics(model, images)
