@@ -83,6 +83,7 @@ def job_result(race: Race) -> dict[str, Any]:
         "rounds": race.rounds,
         "seconds": race.seconds,
         "check_images": race.oracle["images"],
+        "check_steps": race.oracle["steps"],
         "output_scale": race.oracle["scales"]["output"],
         "output_bound": finite(bound),
         "eager": {
