@@ -130,6 +130,8 @@ class _Track:
             entry.memory = self.ask(entry, "memory", SLOWEST_START + TIMEOUT_FACTOR * entry.warm_ups[-1]) or {}
         for entry in self.running():
             timeout = SLOWEST_START + max(entry.warm_ups) + TIMEOUT_FACTOR * entry.warm_ups[-1]
+            if contenders.compiles(entry.spec):
+                timeout += SLOWEST_COMPILATION  # a step on fewer images may be compiled anew
             entry.errors = self.ask(entry, "check", timeout, exact_file=exact_file)
 
 
