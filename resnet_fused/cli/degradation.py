@@ -69,6 +69,9 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     except (TrainError, MissingPackage) as error:
         print(f"resnet-fused {NAME}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"resnet-fused {NAME}: {options.out} cannot be written to: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last finished epochs", file=sys.stderr)
         return 130

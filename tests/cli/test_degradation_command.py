@@ -123,6 +123,17 @@ def test_a_mistake_is_a_sentence(arguments, words, tmp_path, capsys):
     assert not captured.out and not (tmp_path / "out").exists()
 
 
+def test_a_place_that_cannot_be_written_to_is_a_sentence(finished, capsys, monkeypatch):
+    arguments, out, _ = finished
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("resnet_fused.cli.degradation.write_atomically", full)
+    assert degradation(*arguments) == 1
+    assert capsys.readouterr().err == f"resnet-fused degradation: {out} cannot be written to: No space left on device\n"
+
+
 @pytest.mark.parametrize("arguments, words", (
     (["--depths", "20"], "--depths: two are needed to compare"),
     (["--depths", "20", "21"], "invalid choice: 21"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict
-from typing import Any, Callable, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from resnet_fused import models
 from resnet_fused.train import checkpoint
@@ -35,7 +35,7 @@ class Experiment(NamedTuple):
     seeds: Sequence[int]
 
 
-_Key = Tuple[str, int, int]  # family, depth, seed
+_Key = tuple[str, int, int]  # family, depth, seed
 
 
 class Trained(NamedTuple):

@@ -97,14 +97,11 @@ _CONCLUSIONS = {
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
     """What was seen, whichever way it went: a sentence for each family."""
-    said = []
-    for c in comparisons:
-        said.append(
-            f"The training error of {c.family}{c.deep} minus that of {c.family}{c.shallow} is {spread(c.differences)} "
-            f"points, more than {MARGIN:g} in {c.above} of {len(c.differences)} seeds: "
-            f"{_CONCLUSIONS[c.family, c.verdict]}"
-        )
-    return said
+    return [
+        f"The training error of {c.family}{c.deep} minus that of {c.family}{c.shallow} is {spread(c.differences)} "
+        f"points, more than {MARGIN:g} in {c.above} of {len(c.differences)} seeds: {_CONCLUSIONS[c.family, c.verdict]}"
+        for c in comparisons
+    ]
 
 
 def csv_of(trained: Sequence[Trained]) -> str:
