@@ -16,8 +16,8 @@ LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last
 SECONDS_PER_GIGA_MAC = 0.06  # of a float64 step on two cores, measured; only sizes the check
 CHECK_SECONDS = 20.0
 
-# Of CIFAR's networks a training step is checked on all images and on so many small batches. In a large one some of their
-# ReLUs' arguments is always within rounding of zero, so that a gradient's error says how near, and not who is right.
+# Of CIFAR's networks a training step is checked on all images and on so many small batches. In a large one some ReLU's
+# argument is always within rounding of zero, so that a gradient's error says how near, and not who is right.
 SMALL_BATCHES, SMALL_BATCH = 5, 4
 
 

@@ -38,7 +38,8 @@ def add_parser(commands: Any) -> None:
 
 def _add_settings(option: Any) -> None:
     option("--data", metavar="DATA", help="digits (1,797 handwritten digits of scikit-learn), images:demo (pieces of "
-           "scikit-image's photographs, to be told apart), cifar10:DIR, cifar100:DIR, or folder:DIR with DIR/train and DIR/val, a folder of images for each class in them")
+           "scikit-image's photographs, to be told apart), cifar10:DIR, cifar100:DIR, or folder:DIR with DIR/train and "
+           "DIR/val, a folder of images for each class in them")
     option("--model", choices=list_models(), metavar="MODEL",
            help=f"among {', '.join(list_models())} (default: resnet20, for folders resnet18)")
     option("--image", type=positive, metavar="S", help="height and width (default: digits 16, folders the model's, "
@@ -48,7 +49,8 @@ def _add_settings(option: Any) -> None:
     option("--lr", type=float, metavar="R", help="highest learning rate (default: 0.1, folders 0.025)")
     option("--schedule", choices=SCHEDULES,
            help="cosine, step (a tenth after half and three quarters of the epochs) or constant (default: cosine)")
-    option("--warmup", type=float, metavar="E", help="epochs in which the rate rises (default: 5, digits and images:demo 1)")
+    option("--warmup", type=float, metavar="E",
+           help="epochs in which the rate rises (default: 5, digits and images:demo 1)")
     option("--momentum", type=float, metavar="M", help="Nesterov's (default: 0.9)")
     option("--weight-decay", type=float, metavar="D", help="default: 5e-4, folders 1e-4")
     option("--no-bias-decay", action="store_true", help="do not decay batch norms and biases")

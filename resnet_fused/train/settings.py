@@ -54,8 +54,8 @@ class Settings:
 
 
 # What differs from the fields' defaults, which are for CIFAR.
-# Digits: measured over three seeds; photographs as digits. Folders: He et al. 2016, section 3.4, with Goyal et al. 2017's
-# warm-up.
+# Digits: measured over three seeds; photographs as digits. Folders: He et al. 2016, section 3.4, with Goyal et al.
+# 2017's warm-up.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": dict(image=16, epochs=15, batch=32, lr=0.1, warmup=1),
     "images": dict(epochs=15, batch=32, lr=0.1, warmup=1),

@@ -81,8 +81,8 @@ def test_parameters_of_table_6(depth, printed):
     assert round(millions, 2 if depth < 110 else 1) == printed
 
 
-# Of other papers, in 10^6 parameters: Simonyan & Zisserman 2015, table 2 (D and E); Xie et al. 2017, table 1; Zagoruyko &
-# Komodakis 2016, table 8.
+# Of other papers, in 10^6 parameters: Simonyan & Zisserman 2015, table 2 (D and E); Xie et al. 2017, table 1;
+# Zagoruyko & Komodakis 2016, table 8.
 @pytest.mark.parametrize("name, printed, digits", (("vgg16", 138, 0), ("vgg19", 144, 0), ("resnext50_32x4d", 25.0, 1),
                                                    ("wide_resnet50_2", 68.9, 1)))  # fmt: skip
 def test_parameters_that_other_papers_print(name, printed, digits):

@@ -26,7 +26,8 @@ def test_depths_have_both_families():
 
 def test_settings_are_the_kinds_unless_given():
     """The same for both families but for the network; the data's folder is nobody's business."""
-    plain, residual = (settings_of(Experiment({"data": "digits"}, (20, 56), (0,)), m, 4) for m in ("plain20", "resnet20"))
+    experiment = Experiment({"data": "digits"}, (20, 56), (0,))
+    plain, residual = (settings_of(experiment, model, 4) for model in ("plain20", "resnet20"))
     assert (plain.epochs, plain.lr, plain.image, plain.batch, plain.seed) == (25, 0.05, 16, 32, 4)
     assert {**asdict(plain), "model": "resnet20"} == asdict(residual)
     shown = public_settings(Experiment({"data": "cifar10:/home/me", "epochs": 3, "warmup": 0}, (20, 56), (0,)))
@@ -125,7 +126,8 @@ def trained(errors):
     rows = [
         Trained(family, depth, seed, [
             {"epoch": epoch, "step": 10 * epoch, "train_loss": 1.5, "test_loss": 2.5,
-             "train_accuracy": 1 - (a if epoch == 2 else 90) / 100, "test_accuracy": 1 - (b if epoch == 2 else 80) / 100}
+             "train_accuracy": 1 - (a if epoch == 2 else 90) / 100,
+             "test_accuracy": 1 - (b if epoch == 2 else 80) / 100}
             for epoch in (1, 2)
         ])
         for (family, depth), ends in errors.items() for seed, (a, b) in enumerate(ends)
@@ -163,8 +165,8 @@ def test_whichever_way_it_goes(deep, verdict):
         errors = {**SEEN, (family, 20): [(1, 1)] * 3, (family, 56): [(error, 1) for error in deep]}
         comparison = findings.compare(findings.finals(trained(errors)))[family == "resnet"]
         assert comparison.verdict == verdict
-    words = {findings._CONCLUSIONS[family, v] for family in ("plain", "resnet") for v in ("worse", "mixed", "not worse")}
-    assert len(words) == 6
+    verdicts = ("worse", "mixed", "not worse")
+    assert len({findings._CONCLUSIONS[family, verdict] for family in ("plain", "resnet") for verdict in verdicts}) == 6
 
 
 def test_every_epoch_is_in_the_table():

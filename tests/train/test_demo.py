@@ -21,7 +21,8 @@ def numbered(height, width):
 
 def numbers(tiles):
     """The pixels in the tiles."""
-    return torch.cat([(tile.long() * torch.tensor([1 << 16, 1 << 8, 1]).view(3, 1, 1)).sum(0).flatten() for tile in tiles])
+    places = torch.tensor([1 << 16, 1 << 8, 1]).view(3, 1, 1)
+    return torch.cat([(tile.long() * places).sum(0).flatten() for tile in tiles])
 
 
 def test_no_pixel_is_on_both_sides_and_no_tile_tested_is_beside_another(monkeypatch):

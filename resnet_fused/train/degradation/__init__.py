@@ -1,7 +1,7 @@
 """The degradation experiment: deeper plain networks train worse, deeper residual ones do not, or so it is said.
 
-Plain and residual networks of some depths are trained from the same seeds on the same images, and their errors compared.
-He et al. 2016, sections 1 and 4.2, figures 1 and 6.
+Plain and residual networks of some depths are trained from the same seeds on the same images, and their errors are
+compared. He et al. 2016, sections 1 and 4.2, figures 1 and 6.
 
     experiment.py   which networks and seeds, with which settings; what is already done
     processes.py    a process of one thread for each network and seed, some at a time

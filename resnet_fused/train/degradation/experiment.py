@@ -13,8 +13,8 @@ from resnet_fused.train.degradation.processes import Task, run_all
 from resnet_fused.train.settings import Settings, TrainError, complete, place_of, restored, resumed
 
 FAMILIES = ("plain", "resnet")
-# Where they differ from those of training: a rate at which 56 layers with shortcuts learn well, and epochs enough for the
-# training errors to settle, yet few enough for four networks and three seeds within a quarter of an hour on two cores.
+# Where they differ from those of training: a rate at which 56 layers with shortcuts learn well, and epochs enough for
+# the training errors to settle, yet few enough for four networks and three seeds in a quarter of an hour on two cores.
 _DEFAULTS: dict[str, dict[str, Any]] = {"digits": dict(epochs=25, lr=0.05, warmup=2)}
 
 
@@ -93,7 +93,7 @@ def train(
 
 
 def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
-    """In the order of training: a seed after the other, and of each the deepest first, for processes to end together."""
+    """In the order of training: a seed after the other, of each the deepest first, for processes to end together."""
     keys = [
         (family, depth, seed)
         for seed in experiment.seeds

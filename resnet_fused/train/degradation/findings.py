@@ -81,8 +81,8 @@ def table(ends: Sequence[Final]) -> str:
     """A line for each network."""
     rows = [(f"{end.family}{end.depth}", spread(end.train_errors), spread(end.test_errors)) for end in ends]
     seeds = len(ends[0].train_errors)
-    note = f"errors after the last epoch in per cent; of {seeds} seeds the median, in brackets the least and the greatest"
-    return grid(("", "training error", "test error"), rows) + f"\n\n{note if seeds > 1 else note.partition(';')[0]}"
+    of_seeds = f"; of {seeds} seeds the median, in brackets the least and the greatest" if seeds > 1 else ""
+    return grid(("", "training error", "test error"), rows) + f"\n\nerrors after the last epoch in per cent{of_seeds}"
 
 
 _CONCLUSIONS = {

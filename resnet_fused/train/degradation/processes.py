@@ -67,12 +67,10 @@ class _Child:
         self.errors.close()
 
 
-def run_all(
-    tasks: Sequence[Task], jobs: int, ended: Callable[[Task], Any], epoch: Callable[[], Any]
-) -> None:  # fmt: skip
+def run_all(tasks: Sequence[Task], jobs: int, ended: Callable[[Task], Any], epoch: Callable[[], Any]) -> None:
     """Runs the tasks in their order, `jobs` at a time. epoch: is called after each epoch, ended: after each task.
 
-    Whatever ends this early, a TrainError of a task among it, ends all processes; no more than an epoch of each is lost.
+    Whatever ends this early, such as a TrainError of a task, ends all processes; no more than an epoch of each is lost.
     """
     waiting = deque(tasks)
     with _termination_as_interrupt(), selectors.DefaultSelector() as running:
