@@ -27,9 +27,9 @@ def network(dtype):
     return models.create("resnet56").to(dtype=dtype, memory_format=torch.channels_last)
 
 
-def losses(model, batches, backend="eager"):
-    """SGD with momentum, at the rate of the tests of ten steps → the loss of each step."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+def losses(model, batches, rate, backend="eager"):
+    """SGD with momentum → the loss of each step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     curve = []
     with resnet_fused.backend(backend), record() as records:
         for x, target in zip(*batches):
@@ -58,7 +58,7 @@ def test_float64():
     """
     eager, batches = network(torch.float64), digits(torch.float64)
     fused = copy.deepcopy(eager)
-    ours, theirs = losses(fused, batches, "auto"), losses(eager, batches)
+    ours, theirs = losses(fused, batches, 0.01, "auto"), losses(eager, batches, 0.01)
     difference = (ours - theirs).abs().max()
     print(f"losses {theirs[0]:.3f} … {theirs[-10:].mean():.3f}, largest difference {difference:.2e}")
     assert theirs[-10:].mean() < 0.3 * theirs[0]  # it learns
@@ -71,12 +71,16 @@ def test_float64():
 def test_float32():
     """|our loss - eager's| <= 2 x the largest spread of five eager runs whose images differ by one ulp.
 
-    That spread is what rounding alone makes of 200 steps; no implementation can be asked to stay nearer than it.
+    That spread is what rounding alone makes of 200 steps; no implementation can be asked to stay nearer than it. It is
+    a part of the loss itself: a ReLU that rounding flips moves all that comes after. So the rate is one at which losses
+    fall steadily, and at the end ours must be as low as eager's are, by the same rule.
     """
-    eager, (x, target) = network(torch.float32), digits(torch.float32)
-    runs = torch.stack([losses(copy.deepcopy(eager), (moved(x, seed), target)) for seed in range(5)])
-    spread = (runs.amax(0) - runs.amin(0)).max()
-    theirs, ours = (losses(copy.deepcopy(eager), (x, target), backend) for backend in ("eager", "auto"))
-    difference = (ours - theirs).abs().max()
-    print(f"losses {theirs[0]:.3f} … {theirs[-10:].mean():.3f}; difference {difference:.2e}, eager's own {spread:.2e}")
-    assert difference <= 2 * spread
+    eager, (x, target), rate = network(torch.float32), digits(torch.float32), 0.002
+    runs = torch.stack([losses(copy.deepcopy(eager), (moved(x, seed), target), rate) for seed in range(5)])
+    theirs, ours = (losses(copy.deepcopy(eager), (x, target), rate, backend) for backend in ("eager", "auto"))
+    difference, spread = (ours - theirs).abs().max(), (runs.amax(0) - runs.amin(0)).max()
+    ends = runs[:, -20:].mean(1)
+    end, end_spread = (ours - theirs)[-20:].mean().abs(), ends.max() - ends.min()
+    print(f"losses {theirs[0]:.3f} … {theirs[-20:].mean():.3f}; difference {difference:.2e}, eager's own {spread:.2e}; "
+          f"of the last 20 steps' means {end:.2e}, eager's own {end_spread:.2e}")  # fmt: skip
+    assert difference <= 2 * spread and end <= 2 * end_spread
