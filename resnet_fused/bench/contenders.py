@@ -1,4 +1,4 @@
-"""Who races: how each contender turns torchvision's model into what it runs."""
+"""Who races: how each contender turns the unfused model into what it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Callable, Sequence
 import torch
 from torch import nn
 
+from . import job as jobs
 from .job import MODES, Job
 
 DEFAULT = {
@@ -56,7 +57,7 @@ def _freeze(model: nn.Module, job: Job) -> nn.Module:
 def _fused(model: nn.Module, job: Job) -> nn.Module:
     import resnet_fused
 
-    return resnet_fused.fuse(model)
+    return jobs.fuse(model) if job.model in jobs.CIFAR else resnet_fused.fuse(model)
 
 
 def _engine(name: str, label: str, *packages: str) -> Contender:

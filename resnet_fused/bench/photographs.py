@@ -29,10 +29,13 @@ CROP_FRACTION = 0.875  # of the shorter side, as in ImageNet evaluation: resize 
 LABEL_STEP = 37
 
 
-def load() -> list[Tensor]:
-    """The eight photographs as uint8 tensors [3, H, W] in the order of ``NAMES``."""
-    data = require("skimage.data", "scikit-image", "the benchmark's photographs")
-    datasets = require("sklearn.datasets", "scikit-learn", "the benchmark's photographs")
+def load(purpose: str = "the benchmark's photographs", extra: str = "bench") -> list[Tensor]:
+    """The eight photographs as uint8 tensors [3, H, W] in the order of ``NAMES``.
+
+    Where a package is missing, ``MissingPackage`` names the ``purpose`` and our ``extra`` that brings it.
+    """
+    data = require("skimage.data", "scikit-image", purpose, extra)
+    datasets = require("sklearn.datasets", "scikit-learn", purpose, extra)
     images = []
     for name in SKIMAGE_NAMES:
         image = getattr(data, name)()

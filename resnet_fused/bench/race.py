@@ -125,12 +125,14 @@ class _Track:
             done += 1
         return done
 
-    def finish(self, exact_file: str, images: int) -> None:
+    def finish(self, exact_file: str) -> None:
         for entry in self.running():
             entry.memory = self.ask(entry, "memory", SLOWEST_START + TIMEOUT_FACTOR * entry.warm_ups[-1]) or {}
         for entry in self.running():
             timeout = SLOWEST_START + max(entry.warm_ups) + TIMEOUT_FACTOR * entry.warm_ups[-1]
-            entry.errors = self.ask(entry, "check", timeout, exact_file=exact_file, images=images)
+            if contenders.compiles(entry.spec):
+                timeout += SLOWEST_COMPILATION  # a step on fewer images may be compiled anew
+            entry.errors = self.ask(entry, "check", timeout, exact_file=exact_file)
 
 
 def run_race(job: Job, specs: Sequence[str], budget: float, most_rounds: int | None, progress: Progress) -> Race:
@@ -151,5 +153,5 @@ def run_race(job: Job, specs: Sequence[str], budget: float, most_rounds: int | N
             track.oracle.close()  # its memory is not needed any more
             track.warm_up(start_file)
             rounds = track.run_rounds(most_rounds or MOST_ROUNDS)
-            track.finish(exact_file, answer["images"])
+            track.finish(exact_file)
     return Race(job, answer, track.entries, rounds, time.monotonic() - start, left_out)

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from . import contenders
-from .job import LONGEST_REDUCTION
 from .race import Entry, Race
 from .statistics import paired_speedup, spread, throughput
 from .verdict import Errors, Scales, judge
@@ -30,7 +29,7 @@ def eager_errors(race: Race) -> dict[str, Errors]:
 
 
 def _numbers(race: Race, errors: Errors) -> dict[str, Any]:
-    verdict = judge(errors, eager_errors(race), Scales(**race.oracle["scales"]), LONGEST_REDUCTION, BASELINE)
+    verdict = judge(errors, eager_errors(race), Scales(**race.oracle["scales"]), race.job.longest_reduction, BASELINE)
     return {
         "output_error": finite(errors.output),
         "gradient_error": finite(verdict.gradient_worst),
@@ -84,6 +83,7 @@ def job_result(race: Race) -> dict[str, Any]:
         "rounds": race.rounds,
         "seconds": race.seconds,
         "check_images": race.oracle["images"],
+        "check_steps": race.oracle["steps"],
         "output_scale": race.oracle["scales"]["output"],
         "output_bound": finite(bound),
         "eager": {

@@ -24,11 +24,17 @@ GROSS_FRACTION = 0.1
 class Errors:
     """Largest absolute errors against float64: of the outputs and, per parameter, of its gradient.
 
-    ``None`` stands for a result that is not finite.
+    ``None`` stands for a result that is not finite. Where several steps were checked, ``gradients`` are the errors of
+    each one's luckiest step and ``worst`` those of its unluckiest.
     """
 
     output: float | None
     gradients: Mapping[str, float | None]
+    worst: Mapping[str, float | None] | None = None
+
+    @property
+    def gross(self) -> Mapping[str, float | None]:
+        return self.gradients if self.worst is None else self.worst
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def judge(ours: Errors, eager: Mapping[str, Errors], scales: Scales, reduction: 
 
     gross = []
     for name, scale in scales.gradients.items():
-        mine = ours.gradients.get(name)
-        theirs = max((errors.gradients.get(name) or 0.0 for errors in eager.values()), default=0.0)
+        mine = ours.gross.get(name)
+        theirs = max((errors.gross.get(name) or 0.0 for errors in eager.values()), default=0.0)
         if mine is None or not mine <= GROSS_FRACTION * scale + FACTOR * theirs:
             gross.append(name)
     if gross:

@@ -1,5 +1,5 @@
 """The command ``resnet-fused``: ``info`` says what runs here, ``bench`` measures it, ``tune`` chooses by measuring,
-``describe`` shows networks, ``train`` trains them."""
+``describe`` shows networks, ``train`` trains them, ``degradation`` compares depths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Sequence
 
-from . import bench, describe, info, train, tune
+from . import bench, degradation, describe, info, train, tune
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_parser(commands)
     describe.add_parser(commands)
     train.add_parser(commands)
+    degradation.add_parser(commands)
     return parser
 
 

@@ -10,10 +10,11 @@ import time
 from typing import Any, Iterator, Sequence
 
 from ..bench import contenders, environment, result, table
-from ..bench.job import MODELS, MODES, Job
+from ..bench.job import CIFAR, MODELS, MODES, Job
 from ..bench.process import WorkerFailed
 from ..bench.race import run_race
 from ..bench.requirements import MissingPackage, require
+from ..models import entry
 
 DEFAULT_MODELS = ("resnet18", "resnet50")
 DEFAULT_BUDGET = 255  # seconds; of five minutes this leaves some for starting, reporting and a busy machine
@@ -37,12 +38,12 @@ def add_parser(commands: Any) -> None:
         "if any numbers are wrong.",
     )
     option = parser.add_argument
-    option("--model", nargs="+", choices=MODELS, default=list(DEFAULT_MODELS), metavar="MODEL",
-           help=f"among {', '.join(MODELS)} (default: {' '.join(DEFAULT_MODELS)})")
+    option("--model", nargs="+", choices=(*MODELS, *CIFAR), default=list(DEFAULT_MODELS), metavar="MODEL",
+           help=f"among {', '.join((*MODELS, *CIFAR))} (default: {' '.join(DEFAULT_MODELS)})")
     option("--mode", choices=(*MODES, "both"), default="train",
            help="a training step without optimizer, or inference (default: %(default)s)")
     option("--batch", type=positive, default=16, metavar="N", help="images per step (default: %(default)s)")
-    option("--image", type=positive, default=224, metavar="S", help="height and width (default: %(default)s)")
+    option("--image", type=positive, metavar="S", help="height and width (default: 224, CIFAR's networks 32)")
     option("--backend", choices=("auto", "cpu", "library", "reference"), default="auto",
            help="backend of the fused contender (default: %(default)s)")
     option("--contenders", nargs="+", metavar="NAME",
@@ -63,7 +64,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     """Every model in every mode asked for."""
     modes = MODES if options.mode == "both" else (options.mode,)
     return [
-        Job(model, mode, options.batch, options.image, options.backend, options.threads)
+        Job(model, mode, options.batch, options.image or entry(model).image, options.backend, options.threads)
         for model in dict.fromkeys(options.model)
         for mode in modes
     ]
@@ -88,12 +89,12 @@ def budgets(jobs: Sequence[Job], total: float) -> Iterator[float]:
         yield max(1.0, end - time.monotonic()) * weight / sum(weights[i:])
 
 
-def public_command(arguments: Sequence[str]) -> str:
+def public_command(arguments: Sequence[str], private: Sequence[str] = PRIVATE_OPTIONS) -> str:
     """The command as typed, without the paths of its output."""
     kept, skip = [], False
     for argument in arguments:
-        if not skip and not argument.startswith(tuple(f"{name}=" for name in PRIVATE_OPTIONS)):
-            skip = argument in PRIVATE_OPTIONS
+        if not skip and not argument.startswith(tuple(f"{name}=" for name in private)):
+            skip = argument in private
             if not skip:
                 kept.append(argument)
         else:

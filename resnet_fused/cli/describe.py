@@ -15,6 +15,7 @@ import torch
 from .. import models
 from ..bench.requirements import MissingPackage
 from ..bench.result import to_json, write_atomically
+from ..bench.table import grid
 from ..models import outline
 from .bench import positive
 
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
     option("models", nargs="+", metavar="MODEL", help=f"among {', '.join(models.list_models())}")
     option("--image", type=positive, metavar="S", help="height and width (default: 224, CIFAR's networks 32)")
     option("--batch", type=positive, default=1, metavar="N", help="images (default: %(default)s)")
+    option("--layers", action="store_true", help="print every layer of each network too")
     option("--svg", metavar="FILE", help="draw the networks beside each other")
     option("--json", metavar="FILE", help="write all layers as JSON")
     parser.set_defaults(run=run, parser=parser)
@@ -116,6 +118,18 @@ def totals(description: Description) -> list[str]:
     ]
 
 
+def layer_table(description: Description) -> str:
+    """A network's layers, a line each; bytes of `batch` images."""
+    rows = [
+        (layer.name or "-", layer.text + (f" ({layer.shortcut})" if layer.in_shortcut else ""),
+         "x".join(map(str, layer.size[1:])), f"{layer.parameters:,}", f"{layer.multiply_adds:,}",
+         f"{layer.kept_eager:,}", f"{layer.kept_fused:,}")
+        for layer in description.layers
+    ]  # fmt: skip
+    head = (description.name, "layer", "output", "param", "mult-add", "bytes kept eager", "bytes kept fused")
+    return grid(head, rows) + "\n"
+
+
 def as_dictionary(description: Description) -> dict[str, Any]:
     """Ready for JSON: the totals, the stages' lines and sums, and every layer."""
     return {
@@ -139,6 +153,8 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     except ValueError as error:
         options.parser.error(str(error))
     print(text(descriptions))
+    for description in descriptions if options.layers else ():
+        print(f"\n{layer_table(description)}", end="")
     try:
         if options.json:
             result = {"schema": SCHEMA, "models": [as_dictionary(description) for description in descriptions]}

@@ -11,7 +11,7 @@ from ..bench import environment
 from ..bench.requirements import MissingPackage
 from ..models import list_models
 from ..train import Place, TrainError, metrics, run as train
-from ..train.settings import LAYOUTS, PRECISIONS, SCHEDULES
+from ..train.settings import DATA, LAYOUTS, PRECISIONS, SCHEDULES
 from .bench import positive
 
 
@@ -37,18 +37,20 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_settings(option: Any) -> None:
-    option("--data", metavar="DATA", help="digits (1,797 handwritten digits of scikit-learn), cifar10:DIR, "
-           "cifar100:DIR, or folder:DIR with DIR/train and DIR/val, a folder of images for each class in them")
+    option("--data", metavar="DATA", help="digits (1,797 handwritten digits of scikit-learn), images:demo (pieces of "
+           "scikit-image's photographs, to be told apart), cifar10:DIR, cifar100:DIR, or folder:DIR with DIR/train and "
+           "DIR/val, a folder of images for each class in them")
     option("--model", choices=list_models(), metavar="MODEL",
            help=f"among {', '.join(list_models())} (default: resnet20, for folders resnet18)")
-    option("--image", type=positive, metavar="S", help="height and width (default: digits 16, CIFAR 32, folders the "
-           "model's)")
-    option("--epochs", type=positive, metavar="N", help="default: digits 15, CIFAR 200, folders 90")
-    option("--batch", type=positive, metavar="N", help="images per step (default: digits 32, CIFAR 128, folders 64)")
+    option("--image", type=positive, metavar="S", help="height and width (default: digits 16, folders the model's, "
+           "others 32)")
+    option("--epochs", type=positive, metavar="N", help="default: digits and images:demo 15, CIFAR 200, folders 90")
+    option("--batch", type=positive, metavar="N", help="images per step (default: 32, CIFAR 128, folders 64)")
     option("--lr", type=float, metavar="R", help="highest learning rate (default: 0.1, folders 0.025)")
     option("--schedule", choices=SCHEDULES,
            help="cosine, step (a tenth after half and three quarters of the epochs) or constant (default: cosine)")
-    option("--warmup", type=float, metavar="E", help="epochs in which the rate rises (default: 5, digits 1)")
+    option("--warmup", type=float, metavar="E",
+           help="epochs in which the rate rises (default: 5, digits and images:demo 1)")
     option("--momentum", type=float, metavar="M", help="Nesterov's (default: 0.9)")
     option("--weight-decay", type=float, metavar="D", help="default: 5e-4, folders 1e-4")
     option("--no-bias-decay", action="store_true", help="do not decay batch norms and biases")
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     given = {name: value for name, value in vars(options).items() if name not in (*Place._fields, "run", "command")}
     try:
         if "data" not in given and not options.resume:
-            raise TrainError("--data is missing: digits, cifar10:DIR, cifar100:DIR or folder:DIR")
+            raise TrainError(f"--data is missing: {DATA}")
         place = Place(**{name: getattr(options, name) for name in Place._fields})
         outcome = train(given, place, _say)
     except (TrainError, MissingPackage) as error:

@@ -41,7 +41,7 @@ def _imagenet() -> dict[str, Callable[..., nn.Module]]:
 
 
 def _cifar() -> dict[str, Callable[..., nn.Module]]:
-    depths = (20, 32, 44, 56, 110)
+    depths = (8, 14, 20, 32, 44, 56, 110)  # the paper has no 8 and 14, which are for trying things out
     return {
         **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in (*depths, 1202)},
         **{f"plain{depth}": partial(cifar_plain, depth) for depth in depths},

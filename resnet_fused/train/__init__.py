@@ -1,13 +1,14 @@
 """Training networks of resnet_fused.models on data that lie on this machine, in one process.
 
     settings.py     all that decides a run's numbers, with defaults for each kind of data
-    data.py         readers: scikit-learn's digits, CIFAR's archives, folders of images
+    data.py         readers: scikit-learn's digits, CIFAR's archives, folders of images; demo.py cuts photographs
     batches.py      an epoch's order and augmentation, drawn from the seed and the epoch alone
     optimise.py     SGD, its schedule, exponential averages, loss scaling
     loop.py         one epoch of training, one evaluation
     checkpoint.py   all that is needed to go on, in one file that is whole at any time
     metrics.py      the table of epochs, as CSV and in words; plot.py draws it, board.py shows it in TensorBoard
     run.py          a run from its settings to its results
+    degradation/    many runs, to compare networks of growing depth
 """
 
 from resnet_fused.train.run import Outcome, Place, run

@@ -4,6 +4,7 @@
     cifar10:DIR    DIR holds cifar-10-batches-py, as unpacked from cifar-10-python.tar.gz; read after its MD5 sums are
                    checked, since the files are pickles
     cifar100:DIR   likewise cifar-100-python
+    images:demo    pieces of the eight photographs of scikit-image and scikit-learn, see demo.py
     folder:DIR     DIR/train and DIR/val (or DIR/test), each with a folder of images for every class
 """
 
@@ -16,8 +17,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from resnet_fused.bench.photographs import IMAGENET_MEAN, IMAGENET_STD
+from resnet_fused.bench.photographs import IMAGENET_MEAN, IMAGENET_STD, NAMES
 from resnet_fused.bench.requirements import require
+from resnet_fused.train import demo
 from resnet_fused.train.settings import Settings, TrainError
 
 DIGITS_SPLIT = 0  # the split's seed, the same for every run: what is tested was never trained on
@@ -26,6 +28,7 @@ STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "folder": (IMAGENET_MEAN, IMAGENET_STD),
+    "images": (IMAGENET_MEAN, IMAGENET_STD),
 }
 
 
@@ -43,10 +46,10 @@ class Data(NamedTuple):
     prepare: Callable[[Any], torch.Tensor]
 
 
-class Digits(Dataset):
-    """Images [N, 3, S, S] in memory and their labels."""
+class InMemory(Dataset):
+    """Images, a tensor [N, 3, S, S] or a list of tensors, and their labels."""
 
-    def __init__(self, images: torch.Tensor, labels: Sequence[int]) -> None:
+    def __init__(self, images: torch.Tensor | list[torch.Tensor], labels: Sequence[int]) -> None:
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
@@ -58,7 +61,8 @@ class Digits(Dataset):
 
 def load(settings: Settings) -> Data:
     """The data of these settings; raises TrainError, in one sentence, where they are not there or not whole."""
-    return {"digits": _digits, "cifar10": _cifar, "cifar100": _cifar, "folder": _folder}[settings.kind](settings)
+    readers = {"digits": _digits, "cifar10": _cifar, "cifar100": _cifar, "folder": _folder, "images": _demo}
+    return readers[settings.kind](settings)
 
 
 def _torchvision(module: str) -> Any:
@@ -78,7 +82,7 @@ def _digits(settings: Settings) -> Data:
     images = ((images - images[train].mean()) / images[train].std()).expand(-1, 3, -1, -1)
     background = images.min().item()
     shift = transforms.RandomCrop(size, padding=max(1, size // 8), fill=background)  # no flips: 2 is not its mirror
-    sets = [Digits(images[part], digits.target[part].tolist()) for part in (train, test)]
+    sets = [InMemory(images[part], digits.target[part].tolist()) for part in (train, test)]
     return Data(*sets, [str(name) for name in digits.target_names], shift, torch.nn.Identity())
 
 
@@ -108,6 +112,16 @@ def _cifar(settings: Settings) -> Data:
     last = _to_tensor(settings.kind)
     return Data(train, test, train.classes, transforms.Compose([*resize, *crop, *last]),
                 transforms.Compose([*resize, *last]))  # fmt: skip
+
+
+def _demo(settings: Settings) -> Data:
+    """Of a tile a random part of half its area or more, and a flip; in tests the whole tile."""
+    transforms, size = _torchvision("transforms.v2"), settings.image
+    train, test = (InMemory(*part) for part in demo.load())
+    piece = transforms.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)
+    whole, last = transforms.Resize((size, size), antialias=True), _to_tensor("images")
+    return Data(train, test, NAMES, transforms.Compose([piece, transforms.RandomHorizontalFlip(), *last]),
+                transforms.Compose([whole, *last]))  # fmt: skip
 
 
 def _folder(settings: Settings) -> Data:

@@ -8,7 +8,9 @@ from typing import Any, Mapping
 
 from resnet_fused import models
 
-KINDS = ("digits", "cifar10", "cifar100", "folder")
+INSTALLED = ("digits", "images:demo")  # data that come with packages
+FOLDERS = ("cifar10", "cifar100", "folder")  # kinds of data that are named with a folder
+DATA = "digits, images:demo, cifar10:DIR, cifar100:DIR or folder:DIR"
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LAYOUTS = ("channels_last", "contiguous")
@@ -22,7 +24,7 @@ class TrainError(Exception):
 class Settings:
     """A run's settings; two runs of equal settings, machines and threads give equal numbers on a CPU."""
 
-    data: str  # a kind, and but for digits a colon and a folder
+    data: str  # one of INSTALLED, or one of FOLDERS, a colon and a folder
     model: str = "resnet20"
     image: int = 32  # height and width
     epochs: int = 200
@@ -52,9 +54,11 @@ class Settings:
 
 
 # What differs from the fields' defaults, which are for CIFAR.
-# Digits: measured over three seeds. Folders: He et al. 2016, section 3.4, with Goyal et al. 2017's warm-up.
+# Digits: measured over three seeds; photographs as digits. Folders: He et al. 2016, section 3.4, with Goyal et al.
+# 2017's warm-up.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": dict(image=16, epochs=15, batch=32, lr=0.1, warmup=1),
+    "images": dict(epochs=15, batch=32, lr=0.1, warmup=1),
     "cifar10": {},
     "cifar100": {},
     "folder": dict(model="resnet18", epochs=90, batch=64, lr=0.025, weight_decay=1e-4),
@@ -81,10 +85,12 @@ def complete(given: Mapping[str, Any]) -> Settings:
 
 def place_of(data: str) -> str:
     """`data` with its folder as an absolute path, for a run to be resumed from anywhere; TrainError if it is none."""
-    kind, colon, folder = data.partition(":")
-    if kind not in KINDS or (kind == "digits") == bool(colon) or (colon and not folder):
-        raise TrainError(f"there are no data {data!r}; expected digits, cifar10:DIR, cifar100:DIR or folder:DIR")
-    return f"{kind}:{os.path.abspath(os.path.expanduser(folder))}" if folder else kind
+    if data in INSTALLED:
+        return data
+    kind, _, folder = data.partition(":")
+    if kind not in FOLDERS or not folder:
+        raise TrainError(f"there are no data {data!r}; expected {DATA}")
+    return f"{kind}:{os.path.abspath(os.path.expanduser(folder))}"
 
 
 def _check(settings: Settings) -> None:

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from resnet_fused.bench import measure, oracle
+from resnet_fused.bench.job import Job
 from resnet_fused.bench.oracle import Answer
+from resnet_fused.bench.verdict import Errors
 
 
 def test_saved_bytes_count_each_storage_once_and_leave_parameters_out():
@@ -44,6 +46,29 @@ def test_a_gradient_that_is_not_there_has_no_error():
     exact = Answer(torch.zeros(1, dtype=torch.float64), {"a": torch.ones(1).double(), "b": torch.ones(1).double()})
     errors = oracle.errors_of(Answer(torch.zeros(1), {"a": torch.tensor([1.5])}), exact)
     assert errors.gradients == {"a": 0.5}
+
+
+def test_errors_of_several_steps():
+    """Of the outputs the largest; of a gradient the least and the largest; one that is not finite anywhere is none."""
+    zero = Answer(torch.zeros(1).double(), {name: torch.zeros(1).double() for name in "abc"})
+    steps = [Answer(torch.tensor([o]), {"a": torch.tensor([a]), "b": torch.tensor([b])})
+             for o, a, b in ((1.0, 3.0, 5.0), (2.0, 4.0, float("nan")))]  # fmt: skip
+    errors = oracle.errors_of_all(steps, [zero, zero])
+    assert errors == Errors(2.0, {"a": 3.0, "b": None}, {"a": 4.0, "b": None})
+    assert oracle.errors_of_all(steps[:1], [zero]) == Errors(1.0, {"a": 3.0, "b": 5.0})
+    infinite = Answer(torch.tensor([float("inf")]), steps[0].gradients)
+    assert oracle.errors_of_all([steps[0], infinite], [zero, zero]).output is None
+
+
+@pytest.mark.parametrize("job, steps", (
+    (Job("resnet56", "train", 32, 16), [(0, 32), (0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]),
+    (Job("plain20", "train", 6, 32), [(0, 6), (0, 4), (4, 6)]),
+    (Job("resnet56", "train", 4, 16), [(0, 4)]), (Job("resnet56", "infer", 32, 16), [(0, 32)]),
+    (Job("resnet18", "train", 16, 64), [(0, 16)]),
+))  # fmt: skip
+def test_steps_that_are_checked(job, steps):
+    """CIFAR's networks also on small batches, in which no ReLU may be within rounding of zero."""
+    assert [(step.start, step.stop) for step in oracle.steps_to_check(job)] == steps
 
 
 def test_running_statistics_become_the_images_own():

@@ -18,7 +18,7 @@ def entry(spec, seconds, output_error):
 def outcome():
     """Fused takes 2 s, a right engine 3 s, a wrong one 1 s, and one did not race."""
     eager = {layout: {"output": 1e-6, "gradients": {}} for layout in ("nchw", "channels_last")}
-    oracle = {"images": 2, "eager": eager, "scales": {"output": 1.0, "gradients": {}}}
+    oracle = {"images": 2, "steps": 1, "eager": eager, "scales": {"output": 1.0, "gradients": {}}}
     entries = [entry("openvino", 3.0, 1e-6), entry("mnn", 1.0, 1e-3), entry("fused", 2.0, 1e-6)]
     return job_result(Race(Job("resnet18", "infer", 2, 64), oracle, entries, 3, 9.0, {"ncnn": "needs ncnn"}))
 

@@ -67,3 +67,12 @@ def test_inference_has_no_gradients_to_judge():
     eager = {layout: Errors(1e-5, {}) for layout in EAGER}
     decided = judge(Errors(1e-5, {}), eager, Scales(1.0, {}), REDUCTION)
     assert decided.right and decided.gradient_ratio is None and decided.gradient_worst is None
+
+
+def test_of_several_steps_the_luckiest_is_compared_and_the_unluckiest_must_not_be_gross():
+    ours = errors(1e-5, 1e-4, 1e-4, 1e-4)
+    flipped = Errors(ours.output, ours.gradients, {**ours.gradients, "b": 0.09})
+    assert verdict(flipped).right and verdict(flipped).gradient_ratio == 0.5
+    missing = verdict(Errors(ours.output, ours.gradients, {**ours.gradients, "b": 1.0}))
+    assert missing.reasons == ("the gradient of b is missing, not finite or grossly wrong",)
+    assert not verdict(Errors(ours.output, ours.gradients, {**ours.gradients, "b": None})).right

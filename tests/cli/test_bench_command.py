@@ -166,6 +166,21 @@ def test_versions_of_the_engines_that_raced_are_in_the_result(tmp_path):
     assert "openvino" not in outcome["environment"]["versions"]
 
 
+@pytest.mark.slow
+def test_a_network_for_cifar(tmp_path):
+    """At its own number of classes and any size; both sides right, so that there is a ratio."""
+    done, outcome, page = run(tmp_path, "--model", "resnet20", "--batch", "8", "--image", "16", "--rounds", "1",
+                              "--contenders", "channels_last", "fused")
+    (job,) = outcome["jobs"]
+    assert done.returncode == 0, done.stdout
+    assert (job["model"], job["image"], job["check_images"], job["check_steps"]) == ("resnet20", 16, 8, 3)
+    assert [row["status"] for row in job["contenders"]] == ["ok", "ok"]
+    (speedup,) = job["speedups"]
+    assert f"resnet20 train: fused runs at {table.times(speedup)} the speed of the fastest peer" in done.stdout
+    saved = [row["saved_for_backward_bytes_per_image"] for row in job["contenders"]]
+    assert saved[1] < 0.85 * saved[0]  # by formula 0.77; the fused contender is the fused network
+
+
 def test_report_holds_the_numbers_of_the_json(broken):
     done, outcome, page = broken
     assert "http" not in page.replace("http-equiv", "")  # self-contained

@@ -80,6 +80,23 @@ def test_image_and_batch(capsys):
     assert "[3x3, 32, /2 | 3x3, 32, zero channels]" in cells["8x8"][0]
 
 
+def test_layers(capsys):
+    """A line for each layer; resnet20's first stage by hand: 16·32² values of 4 bytes, kept twice by eager."""
+    lines = shown(capsys, "resnet20", "resnet8", "--layers").splitlines()
+    (first,) = [i for i, line in enumerate(lines) if line.startswith("resnet20  ") and "bytes kept fused" in line]
+    rows = [re.split(r"  +", line) for line in lines[first + 2 : lines.index("", first)]]
+    assert rows[0] == ["-", "input", "3x32x32", "0", "0", "12,288", "12,288"]
+    found = {row[0]: row[1:] for row in rows}
+    assert found["layer1.0.conv1"] == ["3x3 conv, 16", "16x32x32", "2,304", "2,359,296", "0", "0"]
+    assert found["layer1.0.bn1"] == ["BatchNorm2d", "16x32x32", "32", "0", "65,536", "65,536"]
+    relus = [row[5:] for row in rows if row[0] == "layer1.0.relu"]  # one module, called twice
+    assert relus == [["65,536", "0"], ["65,536", "65,536"]]
+    assert found["layer2.0.conv1"][0] == "3x3 conv, 32, /2" and found["fc"] == ["fc 10", "10", "650", "640", "0", "0"]
+    sums = [sum(int(row[i].replace(",", "")) for row in rows) for i in (3, 4)]
+    assert sums == [269_722, 40_551_040]
+    assert sum("bytes kept fused" in line for line in lines) == 2
+
+
 def test_json(tmp_path, capsys):
     path = tmp_path / "new folder" / "models.json"
     shown(capsys, "resnet50", "--json", str(path))

@@ -95,8 +95,9 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
 
 MISTAKES = {
     "no data": ([], "--data is missing"),
-    "unknown data": (["--data", "imagenet"], "there are no data 'imagenet'; expected digits, cifar10:DIR"),
+    "unknown data": (["--data", "imagenet"], "there are no data 'imagenet'; expected digits, images:demo, cifar10:DIR"),
     "data without folder": (["--data", "cifar10"], "there are no data 'cifar10'"),
+    "photographs": (["--data", "images:mine"], "there are no data 'images:mine'; expected digits, images:demo, "),
     "no archive": (["--data", "cifar10:/nowhere"], "there is no folder /nowhere/cifar-10-batches-py: unpack"),
     "archive": (["--data", f"cifar100:{__file__}"], f"{__file__} is a file: unpack it, and name the folder that holds"),
     "no folder": (["--data", "folder:/nowhere"], "there is no folder /nowhere/train"),

@@ -81,6 +81,20 @@ def test_parameters_of_table_6(depth, printed):
     assert round(millions, 2 if depth < 110 else 1) == printed
 
 
+# Of other papers, in 10^6 parameters: Simonyan & Zisserman 2015, table 2 (D and E); Xie et al. 2017, table 1;
+# Zagoruyko & Komodakis 2016, table 8.
+@pytest.mark.parametrize("name, printed, digits", (("vgg16", 138, 0), ("vgg19", 144, 0), ("resnext50_32x4d", 25.0, 1),
+                                                   ("wide_resnet50_2", 68.9, 1)))  # fmt: skip
+def test_parameters_that_other_papers_print(name, printed, digits):
+    assert round(total(counted(name), "parameters") / 1e6, digits) == printed
+
+
+@pytest.mark.parametrize("name, printed", (("resnet50", 4.1), ("resnext50_32x4d", 4.2)))
+def test_multiply_adds_of_resnexts_table_1(name, printed):
+    """Xie et al. 2017, in 10^9; both halve on the 3×3 convolutions."""
+    assert round(total(counted(name), "multiply_adds") / 1e9, 1) == printed
+
+
 NAMED = [re.fullmatch(r"(?:resnet|plain|vgg)(\d+)(?:_bn)?", name) for name in models.list_models()]
 DEPTHS = [(match[0], int(match[1])) for match in NAMED if match and int(match[1]) <= 56]  # deeper ones take seconds
 
