@@ -48,6 +48,13 @@ class Processes(NamedTuple):
         dist.all_reduce(sums)
         return sums.tolist()
 
+    def agree(self, value: Any) -> bool:
+        """Whether all processes have equal values."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return all(other == value for other in values)
+
     def share_buffers(self, network: nn.Module) -> None:
         """Gives the first process's buffers to all, as DistributedDataParallel does before each step."""
         if self.size > 1:

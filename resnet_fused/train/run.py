@@ -56,7 +56,7 @@ class _Run(NamedTuple):
     state: optimise.State
     model: nn.Module  # what is called: the network, or what wraps it
     rows: list[dict[str, Any]]
-    watch: Callable[[metrics.Row], None]
+    watch: Callable[[metrics.Row], Any] = lambda row: None
 
 
 def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = print) -> Outcome:
@@ -73,6 +73,9 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
     """
     with joined(place.timeout) as ranks:
         going = ranks.together(functools.partial(_prepare, given, place, ranks))
+        if not ranks.agree((len(going.rows), going.settings)):
+            raise TrainError(f"the processes see different checkpoints: {place.out} must be one folder, which all share")
+        going = going._replace(watch=ranks.together(functools.partial(_open, going)))
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
         return _train(going, say)
@@ -127,13 +130,19 @@ def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes) -> _Run:
     if saved is not None:
         _restore(saved, state, read, place.out)
         rows = saved["rows"]
-    watch: Callable[[metrics.Row], None] = lambda row: None
-    if ranks.first:
-        _make_folder(place.out)
-        watch = board.writer(place.out, len(rows)) if place.tensorboard else watch
-        if saved is not None:
-            _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
-    return _Run(settings, place, ranks, read, state, state.network, rows, watch)
+    return _Run(settings, place, ranks, read, state, state.network, rows)
+
+
+def _open(going: _Run) -> Callable[[metrics.Row], Any]:
+    """Makes the folder, completes its table, and gives what is to be told each epoch's row; by the first process."""
+    place, rows = going.place, going.rows
+    if not going.ranks.first:
+        return going.watch
+    _make_folder(place.out)
+    watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
+    if rows:
+        _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
+    return watch
 
 
 def _usual_threads(settings: Settings, saved: dict[str, Any] | None, ranks: Processes) -> int:
