@@ -11,7 +11,7 @@ from typing import Any, Callable
 import torch
 import torch.distributed as dist
 
-TIMEOUT = 120  # seconds: some ten times what any job here takes beside other work
+TIMEOUT = 240  # seconds: ten times what a job takes on an idle machine
 
 # Torch is imported once, and forked.
 _context = multiprocessing.get_context("forkserver")

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     option("--tensorboard", action="store_true", default=False, help="write DIR/tensorboard too")
     option("--parallel", choices=PARALLEL, default=DDP,
            help="of several processes: ddp, each has the network, or fsdp, each has a shard of it (default: ddp)")
-    option("--timeout", type=float, default=Place._field_defaults["timeout"], metavar="S",
+    option("--timeout", type=_seconds, default=Place._field_defaults["timeout"], metavar="S",
            help="seconds that processes wait for one another before the run ends (default: %(default)g)")
     parser.set_defaults(run=run)
 
@@ -74,6 +74,14 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _seconds(text: str) -> float:
+    """More than 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class SaidElsewhere(TrainError):
-    """Another process of the run failed, and tells the user why."""
+    """What another process of the run fails by, and tells the user."""
 
 
 class Processes(NamedTuple):
@@ -61,6 +61,10 @@ class Processes(NamedTuple):
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
 
+    def failure(self, message: str) -> TrainError:
+        """What all processes raise at once for a reason that all have: it is said by the first."""
+        return TrainError(message) if self.first else SaidElsewhere(message)
+
     def together(self, work: Callable[[], T]) -> T:
         """work() in all processes. Where it raises TrainError or MissingPackage in any, none goes on.
 
@@ -74,11 +78,12 @@ class Processes(NamedTuple):
             result = work()
         except (TrainError, MissingPackage) as error:
             mine = error
-        failed: list[bool] = [False] * self.size
-        dist.all_gather_object(failed, mine is not None)
-        if not any(failed):
+        reasons: list[str | None] = [None] * self.size
+        dist.all_gather_object(reasons, None if mine is None else str(mine))
+        failed = [rank for rank, reason in enumerate(reasons) if reason is not None]
+        if not failed:
             return result
-        raise mine if mine is not None and failed.index(True) == self.rank else SaidElsewhere("another process failed")
+        raise mine if mine is not None and failed[0] == self.rank else SaidElsewhere(reasons[failed[0]])
 
 
 ALONE = Processes()

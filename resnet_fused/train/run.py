@@ -74,11 +74,17 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
     with joined(place.timeout) as ranks:
         going = ranks.together(functools.partial(_prepare, given, place, ranks))
         if not ranks.agree((len(going.rows), going.settings)):
-            raise TrainError(f"the processes see different checkpoints: {place.out} must be one folder, which all share")
+            raise ranks.failure(f"the processes see different checkpoints: {place.out} must be a folder that all share")
         going = going._replace(watch=ranks.together(functools.partial(_open, going)))
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
-        return _train(going, say)
+        try:
+            return _train(going, say)
+        except ValueError as error:
+            if "SyncBatchNorm" not in str(error):
+                raise
+            model = going.settings.model
+            raise ranks.failure(f"--sync-bn with {model} needs GPUs: not all of its batch norms are fused") from error
 
 
 def _train(going: _Run, say: Callable[[str], Any]) -> Outcome:
@@ -122,10 +128,10 @@ def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes) -> _Run:
     if steps == 0:
         raise TrainError(f"--batch {settings.batch} is more than the {len(read.train)} images there are to train with")
     _check_portions(settings, read, ranks)
-    shard = functools.partial(parallel.shard, settings=settings, ranks=ranks)
-    sharded = ranks.size > 1 and place.parallel == parallel.FSDP
     _check_size(settings, len(read.classes))
-    state = optimise.build(settings, len(read.classes), steps, *([shard] if sharded else []))
+    sharded = ranks.size > 1 and place.parallel == parallel.FSDP
+    shard = [functools.partial(parallel.shard, settings=settings, ranks=ranks)] if sharded else []
+    state = optimise.build(settings, len(read.classes), steps, *shard)
     rows: list[dict[str, Any]] = []
     if saved is not None:
         _restore(saved, state, read, place.out)
@@ -249,10 +255,13 @@ def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
     with tqdm(total=steps * settings.batch, unit="img", unit_scale=True, leave=False, disable=not ranks.first or None,
               dynamic_ncols=True, desc=f"epoch {epoch}/{settings.epochs}") as bar:  # fmt: skip
         loaded = batches.training(going.data, settings.batch, settings.seed, epoch, settings.mixup, how, ranks)
-        progress = functools.partial(_advance, bar, settings.batch)
-        trained = loop.train_epoch(going.model, state, loaded, settings, progress, ranks)
+        # The bar shows joined batches, whatever this portion was.
+        trained = loop.train_epoch(
+            going.model, state, loaded, settings, lambda _: bar.update(settings.batch), ranks
+        )
     middle = time.perf_counter()
-    ranks.together(functools.partial(_check_loss, trained.loss, epoch))
+    if not trained.loss < float("inf"):
+        raise ranks.failure(f"the loss became {trained.loss} in epoch {epoch}: try a smaller --lr or a longer --warmup")
     networks = [network for network in (state.network, state.average) if network is not None]
     for network in networks:
         ranks.share_buffers(network)
@@ -272,13 +281,3 @@ def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
     if averaged:
         row[metrics.EMA] = averaged[0].accuracy
     return {**row, "seconds": time.perf_counter() - start}
-
-
-def _advance(bar: Any, images: int, _: int) -> None:
-    """Of a joined batch, whatever this process's portion was."""
-    bar.update(images)
-
-
-def _check_loss(loss: float, epoch: int) -> None:
-    if not loss < float("inf"):
-        raise TrainError(f"the loss became {loss} in epoch {epoch}: try a smaller --lr or a longer --warmup")

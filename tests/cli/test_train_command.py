@@ -147,6 +147,8 @@ def test_a_loss_that_is_no_number_ends_the_run(images, tmp_path, capsys):
     (["--model", "resnet21"], "invalid choice"),
     (["--batch", "0"], "0 is not at least 1"),
     (["--seed", "-1"], "-1 is negative"),
+    (["--timeout", "0"], "0 is not above 0"),
+    (["--parallel", "pipeline"], "invalid choice"),
     (["--precision", "int8"], "invalid choice"),
 ))  # fmt: skip
 def test_wrong_usage(arguments, words, tmp_path, capsys):

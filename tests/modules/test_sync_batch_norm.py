@@ -202,6 +202,7 @@ def test_two_processes_equal_one(case, two):
     _check(case, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[4], ids=str)
 def test_four_processes_equal_one(case, four):
     _check(case, four)

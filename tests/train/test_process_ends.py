@@ -27,6 +27,7 @@ from resnet_fused.train.processes import joined
 run_module = sys.modules[_run_function.__module__]
 # 64 images in steps of 18: 9+9 in two processes, 5+5+4+4 in four.
 CHOSEN = {"model": "resnet20", "image": 8, "batch": 18, "epochs": 5, "warmup": 1, "ema": 0.8, "sync_bn": True, "lr": 0.02}
+SHORT = ("--model", "resnet20", "--image", "8", "--batch", "16", "--threads", "1")
 END = 60  # seconds in which whatever must end does, some ten times what was seen
 
 
@@ -54,6 +55,12 @@ def _go(folder, until, given=None, double=True, **place):
         return run(given or {}, Place(str(folder), given is None, threads=1, **place), say=lambda line: None)
 
 
+def _hooked(network):
+    """A network whose stem runs eager."""
+    network.stem.conv.register_forward_hook(lambda *_: None)
+    return network
+
+
 def _cli(*arguments) -> tuple[int, str]:
     with contextlib.redirect_stderr(io.StringIO()) as said:
         return main(["train", *arguments]), said.getvalue()
@@ -67,17 +74,22 @@ def _of_two(rank: int, data: str, going: Path, whole: Path, broken: Path) -> dic
         assert len(outcome.rows) == epoch and outcome.interrupted and outcome.first == (rank == 0)
     given = {"data": data, **CHOSEN, "epochs": 2, "mixup": 0.3, "sync_bn": False}
     _go(whole, 2, given, double=False)
+    results["drawn"] = torch.rand(3).tolist()
     _go(broken, 1, given, double=False)
     dist.barrier()
     _go(broken, 2, double=False)
     if rank == 1:
         going = going.parent / "expected"
     results["checkpoints"] = _cli("--resume", "--out", str(going))
-    out = ("--out", str(broken / "none"))
+    out = ("--out", str(broken.parent / "none"))
     results["all"] = _cli("--data", "folder:/nowhere", *out)
     results["one"] = _cli("--data", data if rank == 0 else "folder:/nowhere", *out)
     results["batch"] = _cli("--data", data, "--batch", "1", *out)
     results["sync"] = _cli("--data", data, "--sync-bn", "--eager", *out)
+    create = models.create
+    models.create = lambda *args, **options: _hooked(create(*args, **options))
+    results["unfused"] = _cli("--data", data, *SHORT, "--sync-bn", *out)
+    models.create = create
     for name, error in (("local", TrainError("a damaged image")), ("elsewhere", SaidElsewhere("not me")),
                         ("lost", RuntimeError("[gloo/pair.cc:5] Connection closed by peer [::1]:5\nmore")),
                         ("ours", RuntimeError("shapes do not fit"))):  # fmt: skip
@@ -129,7 +141,7 @@ def test_a_run_goes_on_in_other_numbers_of_processes(places, tmp_path):
 
 
 def _of_four(rank: int, folder: Path) -> int:
-    return len(_go(folder, 3 + rank * 0, parallel="fsdp").rows)
+    return len(_go(folder, 3, parallel="fsdp").rows)
 
 
 @pytest.mark.slow
@@ -147,6 +159,12 @@ def test_a_run_of_two_goes_on_bit_for_bit(places):
     _assert_same_run(folder / "broken", folder / "whole", lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
 
 
+def test_processes_draw_from_streams_of_their_own(places):
+    """Else dropout would drop the same of every portion."""
+    first, second = places[1]
+    assert first["drawn"] != second["drawn"]
+
+
 def test_the_first_process_writes_alone(places):
     folder, _ = places
     for name in ("whole", "broken", "going"):
@@ -159,7 +177,9 @@ def test_a_mistake_is_said_once(places):
     assert first["one"] == (1, "") and second["one"] == (1, nowhere.replace(": there", ": process 1 of 2: there"))
     assert first["batch"][1] == ("resnet-fused train: --batch 1 cannot be shared among 2 processes: each needs an "
                                  "image\n") and second["batch"] == (1, "")  # fmt: skip
-    assert second["checkpoints"][0] == 1 and "the processes see different checkpoints" in second["checkpoints"][1]
+    assert "the processes see different checkpoints" in first["checkpoints"][1] and second["checkpoints"] == (1, "")
+    assert first["unfused"] == (1, "resnet-fused train: --sync-bn with resnet20 needs GPUs: not all of its batch norms "
+                                "are fused\n") and second["unfused"] == (1, "")  # fmt: skip
     assert first["sync"][0] == 1 and "PyTorch's own SyncBatchNorm does not run on a CPU" in first["sync"][1]
 
 
@@ -175,8 +195,7 @@ def test_errors_name_their_process(places):
     )
 
 
-ENDLESS = ["train", "--model", "resnet20", "--image", "8", "--batch", "16", "--epochs", "1000000", "--lr", "0.001",
-           "--threads", "1"]  # fmt: skip
+ENDLESS = ["train", *SHORT, "--epochs", "1000000", "--lr", "0.001"]
 
 
 def _wait_for(condition, process, seconds=END):
@@ -219,6 +238,7 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
     assert len(_go(tmp_path / "run", saved["epoch"] + 1, double=False).rows) == saved["epoch"] + 1
 
 
+@pytest.mark.slow
 def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_path):
     """Without torchrun, which would end them: one that is stopped keeps its connections and says nothing."""
     with socket.socket() as probe:
