@@ -15,6 +15,7 @@ from tolerance import DIRECT, WINOGRAD, assert_bit_equal, assert_oracle
 from torch import nn
 
 import resnet_fused
+from resnet_fused import dispatch
 from resnet_fused.models.conv_chain import ConvChain
 from resnet_fused.modules import record
 
@@ -146,10 +147,22 @@ def _frozen(rank: int) -> dict[str, Any]:
     return results
 
 
+def _measured(rank: int) -> str:
+    """Why a unit runs what it runs, where all that can be is measured."""
+    module, x = _fused(Case("basic", (3, 1))), _input(Case("basic", (3, 1)))[3 * rank : 3 + rank]
+    with dispatch.measuring("always"), record() as records:
+        step(module, x)
+    return records[0].reason
+
+
+def _others(rank: int) -> dict[str, Any]:
+    return {"refusals": _refusals(rank), "frozen": _frozen(rank), "measured": _measured(rank)}
+
+
 def _work(rank: int, size: int) -> dict[str, Any]:
     groups = [dist.new_group([i, i + 1]) for i in range(0, size, 2)] if size > 2 else [None]
     results: dict[str, Any] = {str(c): _step(c, rank, groups[rank // 2] if c.pairs else None) for c in CASES[size]}
-    return results | ({"refusals": _refusals(rank), "frozen": _frozen(rank)} if size == 2 else {})
+    return results | (_others(rank) if size == 2 else {})
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +242,11 @@ def test_frozen_members(two):
             assert torch.allclose(sum(part["dp"][i] for part in parts), true, rtol=1e-10, atol=1e-10), (name, i)
         for key, true in truth["buffers"].items():
             assert torch.allclose(parts[1]["buffers"][key], true, rtol=1e-10, atol=1e-10), (name, key)
+
+
+def test_nothing_is_measured(two):
+    """A trial would talk to processes that make none, and they may come to another choice."""
+    assert [result["measured"] for result in two] == ["SIMD kernels for cpu float64"] * 2
 
 
 @pytest.mark.parametrize("name, kind, words", (
