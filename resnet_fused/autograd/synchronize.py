@@ -5,9 +5,9 @@ One small collective in each direction. Process r has n_r values of a channel (0
     forward     all-gather (mean_r, M2_r, n_r):  mean = Σ n_r·mean_r / n,  M2 = Σ (M2_r + n_r·(mean_r − mean)²)
     backward    all-reduce (Σg, Σg·x̂, n_r):      means = (Σg, Σg·x̂) / n
 
-The gradients of weight and bias stay this process's own sums, which DistributedDataParallel then averages. Counts travel
-with the sums, so that no host waits for a device. Chan, Golub & LeVeque 1979 (Updating formulae and a pairwise algorithm
-for computing sample variances), equation 2.1, for any number of parts.
+The gradients of weight and bias stay this process's own sums, which DistributedDataParallel then averages. Counts
+travel with the sums, so that no host waits for a device. Chan, Golub & LeVeque 1979 (Updating formulae and a pairwise
+algorithm for computing sample variances), equation 2.1, for any number of parts.
 """
 
 from __future__ import annotations

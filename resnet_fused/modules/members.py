@@ -142,7 +142,7 @@ def _branch(pair: ConvBN, relu: bool) -> Branch:
 
 
 def _group(bn: nn.Module) -> dist.ProcessGroup | None:
-    """Whose batches together have the statistics, by nn.SyncBatchNorm.forward's own rule; None: this process's alone."""
+    """Whose batches together have the statistics, by nn.SyncBatchNorm.forward's rule; None: this process's alone."""
     if type(bn) is not nn.SyncBatchNorm or not bn.training or not (dist.is_available() and dist.is_initialized()):
         return None
     group = bn.process_group or dist.group.WORLD

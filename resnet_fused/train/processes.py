@@ -132,8 +132,8 @@ def _join(timeout: float) -> tuple[Processes, bool]:
 
 
 def _numbers(rank: int, size: int) -> Processes:
-    local_rank, local_size = (int(os.environ.get(name, n)) for name, n in (("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", size)))
-    return Processes(rank, size, local_rank, local_size)
+    local = (("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", size))
+    return Processes(rank, size, *(int(os.environ.get(name, otherwise)) for name, otherwise in local))
 
 
 def _is_of_communication(error: RuntimeError) -> bool:

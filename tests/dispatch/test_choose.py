@@ -56,7 +56,7 @@ def test_gpu_backends_that_are_not_there(requested, reason, device):
 
 
 def test_what_is_shared_with_other_processes_is_chosen_by_rule():
-    """On a GPU, where measurements differ from process to process: PyTorch's convolutions with our passes around them."""
+    """On a GPU, where measurements differ between processes: PyTorch's convolutions with our passes around them."""
     built = {**BUILT, "cuda": None, "triton": None}
     assert choose("cuda", torch.float16, "auto", built, shared=True).backend == "library"
     assert choose("cuda", torch.float16, "auto", built).backend == "eager"

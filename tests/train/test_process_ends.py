@@ -26,9 +26,10 @@ from resnet_fused.train.processes import joined
 
 run_module = sys.modules[_run_function.__module__]
 # 64 images in steps of 18: 9+9 in two processes, 5+5+4+4 in four.
-CHOSEN = {"model": "resnet20", "image": 8, "batch": 18, "epochs": 5, "warmup": 1, "ema": 0.8, "sync_bn": True, "lr": 0.02}
+CHOSEN = {"model": "resnet20", "image": 8, "batch": 18, "epochs": 5, "warmup": 1, "ema": 0.8, "sync_bn": True,
+          "lr": 0.02}  # fmt: skip
 SHORT = ("--model", "resnet20", "--image", "8", "--batch", "16", "--threads", "1")
-END = 60  # seconds in which whatever must end does, some ten times what was seen
+END = 240  # seconds in which whatever must end does, ten times what it takes on an idle machine
 
 
 @contextlib.contextmanager
@@ -156,7 +157,11 @@ def test_a_run_goes_on_in_four_processes_and_back(digits_folder, places, tmp_pat
 def test_a_run_of_two_goes_on_bit_for_bit(places):
     """Mixup draws in every process, and batch norms see portions."""
     folder, _ = places
-    _assert_same_run(folder / "broken", folder / "whole", lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
+
+    def equal(ours, theirs):
+        return torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+    _assert_same_run(folder / "broken", folder / "whole", equal)
 
 
 def test_processes_draw_from_streams_of_their_own(places):
@@ -187,11 +192,12 @@ def test_errors_name_their_process(places):
     first, second = places[1]
     assert first["local"] == ("TrainError", "a damaged image")
     assert second["local"] == ("TrainError", "process 1 of 2: a damaged image")
-    assert second["elsewhere"] == ("SaidElsewhere", "not me") and second["ours"] == ("RuntimeError", "shapes do not fit")
+    assert second["elsewhere"] == ("SaidElsewhere", "not me")
+    assert second["ours"] == ("RuntimeError", "shapes do not fit")
     kind, words = second["lost"]
     assert kind == "TrainError" and words == (
-        "process 1 of 2: another process ended, or did not answer within 7 s; every epoch that was saved is whole, go on "
-        "with --resume ([gloo/pair.cc:5] Connection closed by peer [::1]:5)"
+        "process 1 of 2: another process ended, or did not answer within 7 s; every epoch that was saved is whole, go "
+        "on with --resume ([gloo/pair.cc:5] Connection closed by peer [::1]:5)"
     )
 
 
@@ -219,7 +225,8 @@ def _worker(parent: int, rank: int) -> int:
 
 def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
     """With an error that names it; the checkpoint is whole, and one process can go on with it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "resnet_fused"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+               "resnet_fused"]  # fmt: skip
     arguments = [*ENDLESS, "--data", f"folder:{digits_folder}", "--out", str(tmp_path / "run")]
     with open(tmp_path / "said", "w") as said:
         job = subprocess.Popen([*command, *arguments], stdout=said, stderr=subprocess.STDOUT)
@@ -228,8 +235,8 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
             os.kill(_worker(job.pid, 1), signal.SIGKILL)
             status = job.wait(END)
         finally:
-            job.kill()  # nothing, if it ended; its processes end with their connection to each other
-            job.wait()
+            job.terminate()  # nothing, if it ended; else it ends its processes, which are in sessions of their own
+            job.wait(END)
     words = (tmp_path / "said").read_text()
     assert status == 1 and "exitcode  : -9" in words and "rank      : 1" in words, words
     assert words.count(" 1/1000000 ") == 1, "not one process speaks"
@@ -254,12 +261,12 @@ def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_pat
         os.kill(ranks[1].pid, signal.SIGSTOP)
         start = time.monotonic()
         words = ranks[0].communicate(timeout=END)[1]
+        end = time.monotonic()
     finally:
         for process in ranks:
             process.kill()
             process.wait()
-    print(f"ended after {time.monotonic() - start:.1f} s")
-    assert ranks[0].returncode == 1
+    assert ranks[0].returncode == 1 and end - start < 60  # 5 s, and what the end of a process takes
     said = words.splitlines()[-1]
-    assert said.startswith("resnet-fused train: process 0 of 2: another process ended, or did not answer within 5 s; every")
+    assert said.startswith("resnet-fused train: process 0 of 2: another process ended, or did not answer within 5 s;")
     assert checkpoint.load(tmp_path / "run")["epoch"] >= 1
