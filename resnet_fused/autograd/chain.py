@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from resnet_fused import ops
-from resnet_fused.autograd import eager
+from resnet_fused.autograd import eager, synchronize
 
 
 class Conv(NamedTuple):
@@ -41,6 +42,7 @@ class Unit:
     batch_stats: bool  # statistics of the batch; False: running statistics ("frozen")
     eps: float
     relu: bool
+    group: dist.ProcessGroup | None = None  # whose batches together have the statistics; None: this process's alone
 
     def geometry(self) -> tuple[int, ...]:
         """As frozen_chain takes it."""
@@ -99,13 +101,21 @@ def output_size(x_size, weight: Tensor, conv: Conv) -> tuple[int, int]:
             ops.output_extent(W, S, stride[1], padding[1], dilation[1]))  # fmt: skip
 
 
+def batch_affine(kernels, unit: Unit, raw: Tensor, stats: Tensor, bn: BatchNorm) -> tuple[Tensor, Tensor]:
+    """The affine of the batch's statistics, and these, as residual_chain returns them."""
+    count = raw.shape[0] * raw.shape[2] * raw.shape[3]
+    if unit.group is None:
+        return kernels.bn_finalize(stats, count, bn.weight, bn.bias, unit.eps), stats
+    together = synchronize.merge_statistics(stats, count, unit.group)
+    return kernels.bn_finalize(together.biased, 1, bn.weight, bn.bias, unit.eps), together.unbiased
+
+
 def conv_bn(kernels, unit, operand, weight, bn, acc, epilogue=(None, None, False)):
     """fprop of one unit → (raw, affine, stats); frozen with an epilogue (residual, its affine, relu): (out, …)."""
     arguments = (operand.x, weight, *unit.conv, operand.prologue, operand.relu)
     if unit.batch_stats:
         raw, stats = kernels.conv_fprop(*arguments, True, None, None, None, False)
-        count = raw.shape[0] * raw.shape[2] * raw.shape[3]
-        return raw, kernels.bn_finalize(stats, count, bn.weight, bn.bias, unit.eps), stats
+        return raw, *batch_affine(kernels, unit, raw, stats, bn)
     affine = frozen_affine(kernels, bn, unit.eps, acc)
     out, _ = kernels.conv_fprop(*arguments, False, affine, *epilogue)
     return out, affine, None
@@ -313,6 +323,14 @@ def gradient_of(parameter: Tensor, total: Tensor) -> Tensor:
     return total.to(parameter.dtype, copy=True)
 
 
+def batch_means(kernels, unit: Unit, sums: Tensor, count: int, gamma: Tensor | None, beta: Tensor | None):
+    """→ the means of `sums` over the batch, dgamma, dbeta (this process's own); count: this process's values."""
+    means, dgamma, dbeta = kernels.bn_backward_finalize(sums, count, gamma, beta)
+    if unit.group is not None:
+        means = synchronize.mean_sums(sums, count, unit.group)
+    return means, dgamma, dbeta
+
+
 def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=(None, None)):
     """dgrad and wgrad of one unit → dx, (dweight, dgamma, dbeta), sums; `wanted` masks (x, weight, gamma, beta)."""
     unit, weight, affine = branch.unit, branch.weight, branch.affine
@@ -321,7 +339,7 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     if unit.batch_stats:
         P, Q = output_size(operand.x.shape, weight, unit.conv)
         parameters = (branch.gamma if want_gamma else None, branch.beta if want_beta else None)
-        means, dgamma, dbeta = kernels.bn_backward_finalize(sums, grad.shape[0] * P * Q, *parameters)
+        means, dgamma, dbeta = batch_means(kernels, unit, sums, grad.shape[0] * P * Q, *parameters)
         gradient = (grad, out, branch.kept, affine, means, relu)
     else:
         gradient = (grad, out, None, None, None, relu)
@@ -431,8 +449,8 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
 
     x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm); shortcut: of the
     output's size and x's dtype where spec.given, else None. `statistics` holds for each unit [2, K] (batch mean and sum
-    of squared deviations), or None where it is frozen; they carry no gradient. He et al. 2016 (Deep Residual Learning),
-    section 3.2 and figure 5.
+    of squared deviations; of a unit with a group mean and unbiased variance, of all its batches), or None where it is
+    frozen; they carry no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
     units = (*spec.units, *spec.projection)

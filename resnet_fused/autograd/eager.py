@@ -12,6 +12,8 @@ def row(vector):
 
 def conv_bn(unit, x, weight, gamma, beta, affine):
     """Convolution and batch norm; with `affine` (frozen) its mean and invstd are constants."""
+    if unit.group is not None:
+        raise RuntimeError("a synchronized batch norm has no second derivative: it would need other processes' batches")
     raw = F.conv2d(x, weight, None, *unit.conv)
     wide = raw if raw.dtype == torch.float64 else raw.float()
     if unit.batch_stats:

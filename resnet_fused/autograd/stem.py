@@ -20,6 +20,8 @@ from resnet_fused.autograd.chain import (
     Unit,
     apply,
     apply_backward,
+    batch_affine,
+    batch_means,
     frozen_affine,
     output_size,
     pack,
@@ -38,8 +40,7 @@ class _Stem(torch.autograd.Function):
             x, weight, *unit.conv, None, False, unit.batch_stats, None, None, None, False
         )
         if unit.batch_stats:
-            count = raw.shape[0] * raw.shape[2] * raw.shape[3]
-            affine = kernels.bn_finalize(stats, count, bn.weight, bn.bias, unit.eps)
+            affine, stats = batch_affine(kernels, unit, raw, stats, bn)
         else:
             raw_acc = torch.float64 if raw.dtype == torch.float64 else torch.float32
             affine = frozen_affine(kernels, bn, unit.eps, raw_acc)
@@ -94,7 +95,7 @@ class _StemBackward(torch.autograd.Function):
         size = (x.shape[0], weight.shape[0], P, Q)
         bn = (None, None, None)
         if unit.batch_stats:
-            means, dgamma, dbeta = kernels.bn_backward_finalize(sums, x.shape[0] * P * Q, gamma, beta)
+            means, dgamma, dbeta = batch_means(kernels, unit, sums, x.shape[0] * P * Q, gamma, beta)
             bn = (raw, affine, means)
         grad = kernels.stem_pool_backward_apply(dout, index, size, *bn)
         if unit.batch_stats:

@@ -10,7 +10,8 @@ from typing import Any, Sequence
 from ..bench import environment
 from ..bench.requirements import MissingPackage
 from ..models import list_models
-from ..train import Place, TrainError, metrics, run as train
+from ..train import Place, SaidElsewhere, TrainError, metrics, run as train
+from ..train.parallel import DDP, KINDS as PARALLEL
 from ..train.settings import DATA, LAYOUTS, PRECISIONS, SCHEDULES
 from .bench import positive
 
@@ -22,17 +23,23 @@ def add_parser(commands: Any) -> None:
         argument_default=argparse.SUPPRESS,
         description="Train a network by SGD with Nesterov's momentum. Every epoch is saved; --resume goes on where "
         "the last one ended, on a CPU to the same numbers bit for bit. Nothing is downloaded. Exit status 1, with a "
-        "sentence, for data or a checkpoint that cannot be used.",
+        "sentence, for data or a checkpoint that cannot be used. Started by torchrun, its processes share every batch: "
+        "torchrun --nproc-per-node 4 -m resnet_fused train …",
     )
     _add_settings(parser.add_argument)
     option = parser.add_argument
     option("--out", required=True, metavar="DIR", help="where checkpoint.pt, metrics.csv and plot.svg are written")
     option("--resume", action="store_true", default=False, help="go on with the run in --out; its settings hold")
     option("--threads", type=positive, default=None, metavar="T",
-           help=f"on the CPU (default: {environment.cpu_count()}, digits 1: their steps are too short to share)")
+           help=f"on the CPU (default: {environment.cpu_count()}, shared by the processes on a machine; digits 1: their "
+           "steps are too short to share)")
     option("--workers", type=_count, default=0, metavar="W",
            help="processes that load and augment images, 0: this one (default: 0); they change no number")
     option("--tensorboard", action="store_true", default=False, help="write DIR/tensorboard too")
+    option("--parallel", choices=PARALLEL, default=DDP,
+           help="of several processes: ddp, each has the network, or fsdp, each has a shard of it (default: ddp)")
+    option("--timeout", type=_seconds, default=Place._field_defaults["timeout"], metavar="S",
+           help="seconds that processes wait for one another before the run ends (default: %(default)g)")
     parser.set_defaults(run=run)
 
 
@@ -60,6 +67,7 @@ def _add_settings(option: Any) -> None:
     option("--precision", choices=PRECISIONS, help="by autocast (default: float32)")
     option("--layout", choices=LAYOUTS, help="memory format (default: channels_last)")
     option("--eager", action="store_true", help="the same network unfused, from the same weights")
+    option("--sync-bn", action="store_true", help="batch norms by the statistics of all processes' images together")
     option("--device", metavar="D", help="cpu, cuda, cuda:1, … (default: cpu)")
     option("--seed", type=_count, metavar="N", help="of weights, order and augmentation (default: 0)")
 
@@ -72,6 +80,14 @@ def _count(text: str) -> int:
     return value
 
 
+def _seconds(text: str) -> float:
+    """More than 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Train, and say how well it went and where things lie; or in one sentence why it could not."""
     given = {name: value for name, value in vars(options).items() if name not in (*Place._fields, "run", "command")}
@@ -80,9 +96,13 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             raise TrainError(f"--data is missing: {DATA}")
         place = Place(**{name: getattr(options, name) for name in Place._fields})
         outcome = train(given, place, _say)
+    except SaidElsewhere:
+        return 1
     except (TrainError, MissingPackage) as error:
         print(f"resnet-fused train: {error}", file=sys.stderr)
         return 1
+    if not outcome.first:
+        return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         done = len(outcome.rows)
         again = f"go on with resnet-fused train --resume --out {shlex.quote(options.out)}"

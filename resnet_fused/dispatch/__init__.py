@@ -32,8 +32,8 @@ from resnet_fused.dispatch.machine import describe, settings
 from resnet_fused.dispatch.measurement import may_measure, measure
 from resnet_fused.dispatch.tuned import TunedTable
 
-__all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for", "measuring",
-           "set_winograd", "table_path"]  # fmt: skip
+__all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for",
+           "choose_shared", "measuring", "set_winograd", "table_path"]  # fmt: skip
 
 MEASURE = ("auto", "always", "never", "again")
 
@@ -84,6 +84,15 @@ def choose_for(
     if times is not None or not _measures(device):
         _choices[key] = choice
     return choice
+
+
+def choose_shared(x: torch.Tensor) -> Choice:
+    """The choice for a unit that shares its batch's statistics with other processes, each of which calls this.
+
+    All must come to the same, since eager PyTorch and we tell each other different things: so nothing that was measured
+    counts.
+    """
+    return choose(x.device.type, x.dtype, _requested, _unavailable, shared=True)
 
 
 def table_path() -> Path:

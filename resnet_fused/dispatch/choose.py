@@ -30,15 +30,17 @@ def choose(
     requested: str,
     unavailable: Mapping[str, str | None],
     times: Mapping[str, float] | None = None,
+    shared: bool = False,
 ) -> Choice:
     """The backend for activations of `dtype` on `device`; `unavailable` as backends.available() gives it.
 
     `times`: milliseconds of each candidate, where the unit was measured; the fastest runs. Without, a CPU runs its
-    kernels, whose cost model chooses among their algorithms, and a GPU eager PyTorch. The automatic choice never raises.
+    kernels, whose cost model chooses among their algorithms, and a GPU eager PyTorch; or where statistics are `shared`
+    with other processes, PyTorch's convolutions with our passes around them. The automatic choice never raises.
     Raises BackendUnavailable where a backend asked for by name cannot serve, ValueError for a name that is none.
     """
     if requested == AUTO:
-        return _automatic(device, dtype, unavailable, times)
+        return _automatic(device, dtype, unavailable, times, shared)
     if requested == EAGER:
         return Choice(EAGER, "asked for")
     check_name(requested)
@@ -83,10 +85,12 @@ def why_cannot(backend: str, device: str, dtype: torch.dtype, unavailable: Mappi
     return None
 
 
-def _automatic(device, dtype, unavailable, times) -> Choice:
+def _automatic(device, dtype, unavailable, times, shared) -> Choice:
     reason = why_cannot("cpu", device, dtype, unavailable)
     if reason is None:
         default = Choice("cpu", f"SIMD kernels for {device} {_name(dtype)}")
+    elif shared and why_cannot("library", device, dtype, unavailable) is None:
+        default = Choice("library", "statistics are shared with other processes, where measurements may differ")
     elif device == "cuda" and candidates(device, dtype, unavailable):
         default = Choice(EAGER, "not measured yet on this GPU")
     else:

@@ -101,7 +101,7 @@ def _without_bias(conv: nn.Module, bn: nn.Module) -> ConvBN:
 
 
 def _bias_moves(conv: nn.Module, bn: nn.Module) -> bool:
-    if type(conv) is not nn.Conv2d or type(bn) is not nn.BatchNorm2d or conv.bias is None:
+    if type(conv) is not nn.Conv2d or type(bn) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or conv.bias is None:
         return False
     if torch.compiler.is_compiling():  # which copies no modules
         return False

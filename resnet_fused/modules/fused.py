@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from resnet_fused import autograd, dispatch
 from resnet_fused.modules.members import (
@@ -18,6 +19,7 @@ from resnet_fused.modules.members import (
     check_input,
     check_members,
     check_shortcut,
+    is_shared,
 )
 from resnet_fused.modules.problem import problem_of
 from resnet_fused.modules.running_statistics import tracks, update_running_statistics
@@ -73,6 +75,11 @@ class FusedModule(nn.Module):
     input is added) or `given_shortcut` (what else is), and `eager_forward`, the same computation by calling its
     children. The eager forward runs whenever anything is unusual: foreign or hooked children, inputs that eager rejects
     (so that its exception and its words are eager's own), dtypes or devices without kernels.
+
+    nn.SyncBatchNorm is fused too, on CPUs as well, where eager's raises. Then all processes of its group must run the
+    unit fused, or all eager: what they tell each other differs. A batch of no images takes part. Its derivatives are
+    the gradients of one backward pass; a second derivative raises RuntimeError, and under torch.compile, functorch
+    transforms and forward-mode AD eager has its say.
     """
 
     def members(self) -> Members:
@@ -108,29 +115,36 @@ class FusedModule(nn.Module):
             sizes = check_input(branches, main, operand, weights, self.identity())
             if self.identity() and operand.dtype != x.dtype and not self.in_place_sum():
                 raise Obstacle("autocast promotes the sum with its input")
-            _check_transforms(branches)
+            shared = is_shared(branches)
+            _check_transforms(branches, shared)
             shortcut = self.given_shortcut(operand)
             if shortcut is not None:
                 check_shortcut(shortcut, operand, sizes[main - 1])
         except Obstacle as obstacle:
             return self._eager(x, str(obstacle))
         pool = members.pool is not None
-        choice = dispatch.choose_for(
-            operand,
-            lambda: problem_of(branches, main, self.identity(), shortcut is not None, pool, operand, weights),
-            lambda: self._trial(x),
-        )
+        if shared:
+            choice = dispatch.choose_shared(operand)
+        else:
+            choice = dispatch.choose_for(
+                operand,
+                lambda: problem_of(branches, main, self.identity(), shortcut is not None, pool, operand, weights),
+                lambda: self._trial(x),
+            )
         if choice.backend == dispatch.EAGER:
+            if any(type(branch.bn) is nn.SyncBatchNorm for branch in branches):  # which raises on CPUs
+                return self._eager(x, choice.reason)
             self._note(None, choice.reason)
             return self.eager_forward(x)  # all that it would reject was an obstacle
         self._note(*choice)
+        backend = choice.backend if operand.shape[0] else "reference"  # which alone takes a shard without images
         with _without_autocast(x.device.type):
             units = tuple(branch.unit for branch in branches)
             norms = [branch.used_norm() for branch in branches]
             if pool:
-                out, *statistics = autograd.stem(choice.backend, units[0], operand, weights[0], norms[0])
+                out, *statistics = autograd.stem(backend, units[0], operand, weights[0], norms[0])
             else:
-                chain = autograd.Chain(choice.backend, units[:main], units[main:], self.identity(), shortcut is not None)
+                chain = autograd.Chain(backend, units[:main], units[main:], self.identity(), shortcut is not None)
                 out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)), shortcut)
             if update_running_statistics(choice.backend, branches, statistics, sizes):
                 self.statistics_updated()
@@ -195,10 +209,17 @@ def _without_autocast(device: str):
     return contextlib.nullcontext()
 
 
-def _check_transforms(branches: list[Branch]) -> None:
-    """Running statistics cannot be updated under a functorch transform as after it; eager says what eager does."""
+def _check_transforms(branches: list[Branch], shared: bool) -> None:
+    """Running statistics cannot be updated under a functorch transform as after it; and of statistics that are shared
+    between processes there are the gradients of one backward pass, no other derivatives. Eager says what eager does."""
+    if shared and torch.compiler.is_compiling():
+        raise Obstacle("synchronized batch norms are not compiled")
+    if shared and forward_ad._current_level >= 0:
+        raise Obstacle("synchronized batch norms have no forward-mode derivative")
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
         return
+    if shared:
+        raise Obstacle("synchronized batch norms are under a functorch transform")
     if any(map(tracks, branches)):
         raise Obstacle("running statistics are updated under a functorch transform")
 

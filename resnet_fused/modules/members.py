@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
@@ -69,8 +70,10 @@ def _check_conv(conv: nn.Conv2d) -> None:
 
 
 def _check_bn(bn: nn.Module) -> None:
-    _check_type(bn, nn.BatchNorm2d, FrozenBatchNorm2d)
+    _check_type(bn, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
     if (bn.running_mean is None) != (bn.running_var is None) or bn.eps <= 0:
+        raise Obstacle("a batch norm's settings are not valid")
+    if type(bn) is nn.SyncBatchNorm and bn.track_running_stats and bn.num_batches_tracked is None:
         raise Obstacle("a batch norm's settings are not valid")
 
 
@@ -135,7 +138,20 @@ def _branch(pair: ConvBN, relu: bool) -> Branch:
     # Normalises by running statistics: nn.BatchNorm2d.forward's own rule.
     frozen = type(bn) is FrozenBatchNorm2d or not (bn.training or (norm.running_mean is None and norm.running_var is None))
     geometry = Conv(conv.stride, conv.padding, conv.dilation, conv.groups)
-    return Branch(bn, Unit(geometry, not frozen, bn.eps, relu), conv.weight, norm)
+    return Branch(bn, Unit(geometry, not frozen, bn.eps, relu, _group(bn)), conv.weight, norm)
+
+
+def _group(bn: nn.Module) -> dist.ProcessGroup | None:
+    """Whose batches together have the statistics, by nn.SyncBatchNorm.forward's rule; None: this process's alone."""
+    if type(bn) is not nn.SyncBatchNorm or not bn.training or not (dist.is_available() and dist.is_initialized()):
+        return None
+    group = bn.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def is_shared(branches: list[Branch]) -> bool:
+    """Whether any statistics are those of several processes."""
+    return any(branch.unit.group is not None for branch in branches)
 
 
 def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity: bool) -> list[tuple[int, ...]]:
@@ -143,11 +159,15 @@ def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity:
 
     Raises Obstacle for an input that eager rejects or that the kernels do not take; eager then has its say.
     """
+    # A shard without images has its part in the others' statistics, if it needs none of its own.
+    may_be_empty = is_shared(branches) and all(b.unit.group is not None or not b.unit.batch_stats for b in branches)
     sizes, size = [], tuple(x.shape)
     for i, (branch, weight) in enumerate(zip(branches, weights)):
         if i == main:  # the projection reads the unit's own input
             size = tuple(x.shape)
         size = _check_branch(size, x.dtype, x.device, weight, branch)
+        if size[0] < 1 and not may_be_empty:
+            raise Obstacle("the input is empty")
         sizes.append(size)
     shortcut = tuple(x.shape) if identity else sizes[-1]
     if shortcut != sizes[main - 1] and (identity or len(branches) > main):
@@ -184,8 +204,8 @@ def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[
         if vector.shape != (channels,):
             raise Obstacle("a batch norm's channels are not the convolution's")
     P, Q = output_size(size, weight, unit.conv)
-    if P < 1 or Q < 1 or size[0] < 1:
+    if P < 1 or Q < 1:
         raise Obstacle("the input is empty")
-    if P == 1 and Q == 1 and size[0] == 1 and unit.batch_stats:
+    if P == 1 and Q == 1 and size[0] == 1 and unit.batch_stats and unit.group is None:
         raise Obstacle("batch statistics of a single value")
     return size[0], channels, P, Q

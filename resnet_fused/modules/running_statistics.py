@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from resnet_fused import ops
+from resnet_fused.autograd.synchronize import UNBIASED_COUNT
 from resnet_fused.modules.members import Branch
 
 
@@ -18,7 +19,8 @@ def tracks(branch: Branch) -> bool:
 def update_running_statistics(backend: str, branches: list[Branch], statistics, sizes) -> bool:
     """running = (1 − momentum)·running + momentum·batch, with the unbiased variance M2 / (N·P·Q − 1).
 
-    statistics: per branch [2, C], mean and M2; sizes: per branch N, C, P, Q. Returns whether there was any to update.
+    statistics: per branch [2, C], as residual_chain returns them; sizes: per branch N, C, P, Q. Returns whether there
+    was any to update.
     """
     norms, counters, any_tracks = [], [], False
     for branch, stats, (N, _, P, Q) in zip(branches, statistics, sizes):
@@ -34,7 +36,8 @@ def update_running_statistics(backend: str, branches: list[Branch], statistics, 
             else:
                 counter.add_(1)
         if branch.norm.running_mean is not None and momentum:
-            norms.append((stats, N * P * Q, float(momentum), branch.norm.running_mean, branch.norm.running_var))
+            count = N * P * Q if branch.unit.group is None else UNBIASED_COUNT
+            norms.append((stats, count, float(momentum), branch.norm.running_mean, branch.norm.running_var))
     if norms:
         # Compiled, plain operations are fused with others; ours would have its arguments copied.
         kernels = ops.get("reference" if torch.compiler.is_compiling() else backend)

@@ -7,7 +7,7 @@ run that is resumed, and its unfused twin, see the same numbers.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from resnet_fused.bench.requirements import require
 from resnet_fused.train import data
+from resnet_fused.train.processes import ALONE, Processes
 from resnet_fused.train.settings import TrainError
 
 TEST_BATCH = 256  # images in a batch of evaluation; without gradients memory suffices
@@ -73,16 +74,19 @@ class Loading(NamedTuple):
 
 
 def training(
-    images: data.Data, batch: int, seed: int, epoch: int, mixup: float, how: Loading = Loading()
-) -> Iterator[Any]:
+    images: data.Data, batch: int, seed: int, epoch: int, mixup: float, how: Loading = Loading(),
+    ranks: Processes = ALONE,
+) -> Iterator[Any]:  # fmt: skip
     """The batches of an epoch: float32 [batch, 3, S, S] and labels [batch]; with `mixup` probabilities [batch, C].
 
     All batches are of the same size, so that every step does the same work: what is left over waits for another epoch,
-    which has another order. mixup: α of Beta(α, α), drawn from torch's own generator. Raises TrainError for an image
-    that cannot be read.
+    which has another order. Of several processes each gets a portion of every batch. mixup: α of Beta(α, α), drawn from
+    torch's own generator; images of one portion are mixed. Raises TrainError for an image that cannot be read.
     """
     view = Transformed(images.train, images.augment, (seed, epoch))
-    loaded = _load(view, how, sampler=order(len(view), seed, epoch), batch_size=batch, drop_last=True)
+    drawn = order(len(view), seed, epoch)
+    whole = [drawn[start : start + batch] for start in range(0, len(drawn) - batch + 1, batch)]
+    loaded = _load(view, how, [*map(ranks.portion, whole)])
     if not mixup:
         return loaded
     transforms = require("torchvision.transforms.v2", "torchvision", "mixup", extra="train")
@@ -90,15 +94,24 @@ def training(
     return (mix(*pair) for pair in loaded)
 
 
-def testing(images: data.Data, how: Loading = Loading()) -> Iterator[tuple[Tensor, Tensor]]:
-    """The test images in their order, none left out; raises as training()."""
-    return _load(Transformed(images.test, images.prepare, None), how, batch_size=TEST_BATCH)
+def testing(
+    images: data.Data, how: Loading = Loading(), ranks: Processes = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The test images in their order, none left out, a portion of every batch for each process; raises as training().
+
+    All processes have equally many batches, none of them empty, if there are as many images as processes: a sharded
+    network must be called equally often in each.
+    """
+    view = Transformed(images.test, images.prepare, None)
+    starts = range(0, max(1, len(view) - ranks.size + 1), TEST_BATCH)  # too few for a batch join the one before
+    ends = [*starts[1:], len(view)]
+    return _load(view, how, [ranks.portion(range(start, end)) for start, end in zip(starts, ends)])
 
 
-def _load(view: Transformed, how: Loading, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _load(view: Transformed, how: Loading, indices: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
     # A generator of its own: a loader draws a seed for its workers, and would take it from torch's.
-    loader = DataLoader(view, num_workers=how.workers, collate_fn=collate, pin_memory=how.pinned,
-                        generator=torch.Generator().manual_seed(0), **options)  # fmt: skip
+    loader = DataLoader(view, num_workers=how.workers, collate_fn=collate, pin_memory=how.pinned, batch_sampler=indices,
+                        generator=torch.Generator().manual_seed(0))  # fmt: skip
     for batch in loader:
         if isinstance(batch, str):
             raise TrainError(batch)

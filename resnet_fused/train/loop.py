@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_fused.train.optimise import State, memory_format
+from resnet_fused.train.processes import ALONE, Processes
 from resnet_fused.train.settings import PRECISIONS, Settings
 
 _DTYPES = {name: getattr(torch, name) for name in PRECISIONS}
@@ -38,20 +39,22 @@ class Sums:
         self.hits = self.hits + (output.detach().argmax(1) == labels).sum()
         self.images += len(output)
 
-    def score(self) -> Score:
-        """The means; of no images ZeroDivisionError."""
-        return Score(float(self.loss) / self.images, float(self.hits) / self.images)
+    def score(self, ranks: Processes = ALONE) -> Score:
+        """The means over all processes' images; of none ZeroDivisionError."""
+        loss, hits, images = ranks.total(float(self.loss), float(self.hits), self.images)
+        return Score(loss / images, hits / images)
 
 
 def train_epoch(
     model: nn.Module, state: State, batches: Iterable[tuple[Tensor, Tensor]], settings: Settings,
-    progress: Callable[[int], Any] = lambda images: None,
+    progress: Callable[[int], Any] = lambda images: None, ranks: Processes = ALONE,
 ) -> Score:  # fmt: skip
     """Trains one epoch; the schedule moves with every step.
 
     model: what is called on images [N, 3, S, S]: state.network, or what wraps it. Images take the parameters' dtype,
-    but for autocast. progress: is told the images of each step. → the loss as it was minimised, with smoothing and
-    mixup, and the accuracy, both of the network as it was at each step.
+    but for autocast. batches: this process's portions, whose gradients `model` averages over the processes. progress:
+    is told the images of each portion. → the loss as it was minimised, with smoothing and mixup, and the accuracy, both
+    of the network as it was at each step.
     """
     model.train()
     sums = Sums()
@@ -61,7 +64,7 @@ def train_epoch(
         with autocast(settings):
             output = model(images)
             loss = F.cross_entropy(output, labels, label_smoothing=settings.label_smoothing)
-        state.scaler.scale(loss).backward()
+        state.scaler.scale(_weighted(loss, len(images), settings, ranks)).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
         _advance(state)
@@ -69,7 +72,12 @@ def train_epoch(
             state.average.update_parameters(state.network)
         sums.add(loss, output, labels)
         progress(len(images))
-    return sums.score()
+    return sums.score(ranks)
+
+
+def _weighted(loss: Tensor, images: int, settings: Settings, ranks: Processes) -> Tensor:
+    """A portion's mean loss, so that the average of the processes' gradients is that of the joined batch's mean."""
+    return loss if ranks.size == 1 else loss * (images * ranks.size / settings.batch)
 
 
 def _advance(state: State) -> None:
@@ -80,8 +88,11 @@ def _advance(state: State) -> None:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], settings: Settings) -> Score:
-    """Loss (cross entropy, without smoothing) and accuracy on all images; leaves the model in evaluation mode."""
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], settings: Settings, ranks: Processes = ALONE
+) -> Score:
+    """Loss (cross entropy, without smoothing) and accuracy on all processes' images; leaves the model in evaluation
+    mode."""
     model.eval()
     sums = Sums()
     for images, labels in batches:
@@ -90,7 +101,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], setting
             output = model(images)
             loss = F.cross_entropy(output, labels)
         sums.add(loss, output, labels)
-    return sums.score()
+    return sums.score(ranks)
 
 
 def autocast(settings: Settings) -> torch.autocast:

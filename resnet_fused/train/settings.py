@@ -43,6 +43,7 @@ class Settings:
     eager: bool = False  # the same network unfused
     device: str = "cpu"
     seed: int = 0
+    sync_bn: bool = False  # batch norms by the statistics of all processes' images
 
     @property
     def kind(self) -> str:

@@ -74,14 +74,14 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
     """In the middle of the second epoch: a sentence, status 130, and the command that it names goes on."""
     trains, steps = loop.train_epoch, []
 
-    def train_epoch(model, state, batches, settings, progress):
+    def train_epoch(model, state, batches, settings, progress, *ranks):
         def count(number):
             progress(number)
             steps.append(number)
             if len(steps) == 6:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        return trains(model, state, batches, settings, count)
+        return trains(model, state, batches, settings, count, *ranks)
 
     monkeypatch.setattr(loop, "train_epoch", train_epoch)
     assert train("--data", f"folder:{images}", *SHORT, "--out", tmp_path) == 130
@@ -148,6 +148,8 @@ def test_a_loss_that_is_no_number_ends_the_run(images, tmp_path, capsys):
     (["--model", "resnet21"], "invalid choice"),
     (["--batch", "0"], "0 is not at least 1"),
     (["--seed", "-1"], "-1 is negative"),
+    (["--timeout", "0"], "0 is not above 0"),
+    (["--parallel", "pipeline"], "invalid choice"),
     (["--precision", "int8"], "invalid choice"),
 ))  # fmt: skip
 def test_wrong_usage(arguments, words, tmp_path, capsys):

@@ -55,6 +55,16 @@ def test_gpu_backends_that_are_not_there(requested, reason, device):
         choose(device, torch.float32, requested, BUILT)
 
 
+def test_what_is_shared_with_other_processes_is_chosen_by_rule():
+    """On a GPU, where measurements differ between processes: PyTorch's convolutions with our passes around them."""
+    built = {**BUILT, "cuda": None, "triton": None}
+    assert choose("cuda", torch.float16, "auto", built, shared=True).backend == "library"
+    assert choose("cuda", torch.float16, "auto", built).backend == "eager"
+    assert choose("cuda", torch.float16, "auto", BUILT, shared=True).backend == "eager"
+    assert choose("cpu", torch.float32, "auto", BUILT, shared=True).backend == "cpu"
+    assert choose("cuda", torch.float16, "triton", built, shared=True) == Choice("triton", "asked for")
+
+
 def test_cuda_kernels_run_where_asked_for():
     built = {**BUILT, "cuda": None}
     assert choose("cuda", torch.float16, "cuda", built) == Choice("cuda", "asked for")

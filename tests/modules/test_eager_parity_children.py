@@ -133,7 +133,6 @@ REPLACEMENTS = {
     "ReLU6": ("relu", nn.ReLU6),
     "conv subclass": ("conv1", lambda: ScaledConv(8, 8, 3, padding=1, bias=False)),
     "Sequential": ("conv2", lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Dropout(0.0))),
-    "SyncBatchNorm in eval": ("bn1", lambda: nn.SyncBatchNorm(8).eval()),
     "conv with a bias": ("conv1", lambda: nn.Conv2d(8, 8, 3, padding=1)),
     "reflected padding": ("conv1", lambda: nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect", bias=False)),
     "padding by name": ("conv1", lambda: nn.Conv2d(8, 8, 3, padding="same", bias=False)),
@@ -154,6 +153,8 @@ def test_a_replaced_child_acts(replacement):
 
 
 FUSABLE = {
+    "SyncBatchNorm": ("bn1", lambda: nn.SyncBatchNorm(8)),
+    "SyncBatchNorm in eval": ("bn1", lambda: nn.SyncBatchNorm(8).eval()),
     "dilated": ("conv1", lambda: nn.Conv2d(8, 8, 3, padding=2, dilation=2, bias=False)),
     "grouped": ("conv1", lambda: nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False)),
     "depthwise": ("conv2", lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)),

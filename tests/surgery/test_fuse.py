@@ -254,17 +254,17 @@ def test_segmentation_model():
     assert torch.allclose(out["out"], eager(images(torch.float32))["out"], rtol=1e-4, atol=1e-4)
 
 
-def test_convert_sync_batchnorm():
-    """It rebuilds every batch norm as a SyncBatchNorm; the fused blocks see it and run eager."""
-    model = resnet_fused.fuse(small_network().eval())
-    expected = model(images())
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert type(converted.layer1[0]) is resnet_fused.BasicBlock and type(converted.bn1) is nn.SyncBatchNorm
-    with record() as records:
-        out = converted(images())
-    assert same(out, expected)
-    assert {r.backend for r in records} == {None}
-    assert records[0].reason == "it holds a SyncBatchNorm where a BatchNorm2d or FrozenBatchNorm2d is fused"
+@pytest.mark.parametrize("training", (True, False))
+def test_convert_sync_batchnorm(training):
+    """It rebuilds every batch norm as a SyncBatchNorm, before or after fusing; the units stay fused."""
+    model = small_network().train(training)
+    expected = resnet_fused.fuse(copy.deepcopy(model))(images())
+    after = nn.SyncBatchNorm.convert_sync_batchnorm(resnet_fused.fuse(copy.deepcopy(model)))
+    before = resnet_fused.fuse(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)))
+    for converted in (after, before):
+        assert type(converted.layer1[0]) is resnet_fused.BasicBlock and type(converted.bn1) is nn.SyncBatchNorm
+        out, backends = runs(converted, images())
+        assert same(out, expected) and backends == ["cpu"] * 5
 
 
 @pytest.mark.parametrize("training", (True, False))
