@@ -97,7 +97,7 @@ class ConstantScaling(nn.Module):
         return f"shortcut={self.shortcut}, residual={self.residual}"
 
 
-class _Gate(nn.Module):
+class Gate(nn.Module):
     """g = sigmoid(W h + b), a 1×1 convolution with bias. `bias`: what b starts at; below 0 the shortcut starts open."""
 
     def __init__(self, channels: int, bias: float = -6.0) -> None:
@@ -113,7 +113,7 @@ class _Gate(nn.Module):
         return torch.sigmoid(self.conv(h))
 
 
-class ExclusiveGating(_Gate):
+class ExclusiveGating(Gate):
     """Sum: g·F(x) + (1 − g)·h, g = sigmoid(W h + b). He et al. 2016 (Identity Mappings), section 3.1: b starts at −6.
 
     The residual function runs as a unit, the gate and the sum by PyTorch's operations.
@@ -124,7 +124,7 @@ class ExclusiveGating(_Gate):
         return Terms((1 - g) * h, g)
 
 
-class ShortcutOnlyGating(_Gate):
+class ShortcutOnlyGating(Gate):
     """Sum: F(x) + (1 − g)·h, g = sigmoid(W h + b). He et al. 2016 (Identity Mappings), section 3.1: b starts at −6.
 
     The gated shortcut is made by PyTorch's operations, the sum is within the residual function's unit.
@@ -172,7 +172,7 @@ def gate_of(name: str, channels: int) -> nn.Module | None:
     if name not in SHORTCUTS:
         raise ValueError(f"there is no shortcut {name!r}; expected one of {', '.join(SHORTCUTS)}")
     gate = SHORTCUTS[name].gate
-    return None if gate is None else gate(channels) if issubclass(gate, _Gate) else gate()
+    return None if gate is None else gate(channels) if issubclass(gate, Gate) else gate()
 
 
 def shortcut_of(
