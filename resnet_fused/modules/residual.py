@@ -215,11 +215,15 @@ class ReluPreactivationBlock(ResidualBlock):
 
     owns_identity = False
 
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.entry = nn.ReLU()  # not in place: x is the shortcut
+
     def enter(self, x):
-        return x.relu(), True
+        return self.entry(x), True
 
     def joined(self, x, entered, join):
-        operand = x if entered else x.relu()
+        operand = x if entered else self.entry(x)
         return self.fused_forward(operand, ChainPart(join, relu=False))
 
     def branch(self, x, entered):
