@@ -66,13 +66,14 @@ class AveragePoolProjection(nn.Module):
     """h = bn(conv(pool(x))): the mean of stride×stride pixels, then a 1×1 convolution of stride 1; no pixel is dropped.
 
     x: [N, inplanes, H, W] → [N, planes, ⌈H/stride⌉, ⌈W/stride⌉]; at the border the mean is of the pixels there are. The
-    pooling is PyTorch's, convolution and batch norm a unit. He T. et al. 2019 (Bag of Tricks), section 4, ResNet-D.
+    pooling is PyTorch's, convolution and batch norm a unit; `bare`: there is no batch norm, and the convolution is
+    PyTorch's too. He T. et al. 2019 (Bag of Tricks), section 4, ResNet-D.
     """
 
-    def __init__(self, inplanes: int, planes: int, stride: int, norm_layer=None) -> None:
+    def __init__(self, inplanes: int, planes: int, stride: int, norm_layer=None, bare: bool = False) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-        self.projection = Projection(inplanes, planes, 1, norm_layer)
+        self.projection = _projection(inplanes, planes, 1, norm_layer, bare)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection(self.pool(x))
@@ -187,7 +188,11 @@ def shortcut_of(
     if how == "padded":
         return ZeroPadding(inplanes, planes, stride)
     if how == "average_pool" and stride != 1:  # there is nothing to pool otherwise
-        return AveragePoolProjection(inplanes, planes, stride, norm_layer)
+        return AveragePoolProjection(inplanes, planes, stride, norm_layer, bare)
+    return _projection(inplanes, planes, stride, norm_layer, bare)
+
+
+def _projection(inplanes: int, planes: int, stride: int, norm_layer, bare: bool) -> nn.Module:
     if bare:
         return nn.Conv2d(inplanes, planes, kernel_size=1, stride=stride, bias=False)
     return Projection(inplanes, planes, stride, norm_layer)
