@@ -4,10 +4,10 @@ Training (BN fission; z_i is the batch norm before convolution i, or none before
 
     raw_1 = conv_1(relu(z_1(x))), raw_i = conv_i(relu(z_i(raw_{i-1}))), out = scale·raw_n + shortcut
 
-The statistics of x are a pass of their own, those of raw_i come with it; each batch norm and ReLU is the prologue of the
-convolution that reads it, the sum the epilogue of the last one. The shortcut is x, a convolution of the activated input
-relu(z_1(x)), or a tensor that is given. Saved: x and raw_1 … raw_{n-1}, never an activated tensor. Frozen batch norms
-run alike: the gradients that go through their mean and variance are zero.
+The statistics of x are a pass of their own, those of raw_i come with it; each batch norm and ReLU is the prologue of
+the convolution that reads it, the sum the epilogue of the last one. The shortcut is x, a convolution of the activated
+input relu(z_1(x)), or a tensor that is given. Saved: x and raw_1 … raw_{n-1}, never an activated tensor. Frozen batch
+norms run alike: the gradients that go through their mean and variance are zero.
 """
 
 from __future__ import annotations
@@ -298,8 +298,8 @@ def _conv_backward(kernels, gradient, x, weight, conv, reads, mask, reduce=False
 def preactivation_chain(spec: PreChain, x: Tensor, parameters, shortcut: Tensor | None = None):
     """Runs the chain → (out, statistics).
 
-    x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm, of None where there is
-    none); shortcut: of the output's size and x's dtype where spec.given, else None. `statistics` holds for each item
+    x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm, of None where there
+    is none); shortcut: of the output's size and x's dtype where spec.given, else None. `statistics` holds for each item
     [2, C] (batch mean and sum of squared deviations of what its batch norm reads), or None; they carry no gradient.
     He et al. 2016 (Identity Mappings in Deep Residual Networks), section 4.1 and figure 4.
     """

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from resnet_fused.models.staged import StagedNet
 from resnet_fused.models.variants import Shape, Variation, cifar_net
-from resnet_fused.modules import BasicBlock, ConvBNAct, FusedModule, Layers
+from resnet_fused.modules import BasicBlock, ConvBNAct, FusedModule, BlockLayers
 from resnet_fused.modules.members import ConvBN, Members
 
 WIDTHS = (16, 32, 64)
@@ -60,7 +60,7 @@ def cifar_resnet(
     variation = Variation(block, shortcut, norm, se, stochastic_depth)
     variation.check(zero_init_residual)
     if not variation.is_original("padded"):
-        shape = Shape(Layers("basic"), (n,) * 3, WIDTHS[0], WIDTHS, "padded")
+        shape = Shape(BlockLayers("basic"), (n,) * 3, WIDTHS[0], WIDTHS, "padded")
         return cifar_net(shape, variation, num_classes, zero_init_residual)
     layer = variation.norm_layer()
     stages = [nn.Sequential(*(BasicBlock(16, 16, norm_layer=layer) for _ in range(n)))]
@@ -74,8 +74,8 @@ def cifar_preresnet(
     depth: int, num_classes: int = 10, shortcut: str = "projection", norm: str = "batch", se: bool = False,
     stochastic_depth: float = 0.0,
 ) -> StagedNet:  # fmt: skip
-    """Pre-activation ResNet of 9n + 2 layers: a 3×3 stem, n bottlenecks each of 64, 128 and 256 channels, batch norm and
-    ReLU, and a linear layer. Bottlenecks halve in their first 1×1, as the authors' do (KaimingHe/resnet-1k-layers).
+    """Pre-activation ResNet of 9n + 2 layers: a 3×3 stem, n bottlenecks each of 64, 128 and 256 channels, batch norm
+    and ReLU, and a linear layer. Bottlenecks halve in their first 1×1, as the authors' do (KaimingHe/resnet-1k-layers).
 
     Raises ValueError for a depth that is not 9n + 2, and for names that are none. He et al. 2016 (Identity Mappings in
     Deep Residual Networks), section 4 and appendix.
@@ -85,7 +85,7 @@ def cifar_preresnet(
         raise ValueError(f"a pre-activation network has 9n + 2 layers: 11, 20, 29, …; not {depth}")
     variation = Variation("preactivation", shortcut, norm, se, stochastic_depth)
     variation.check(False)
-    shape = Shape(Layers("bottleneck", stride_on="1x1"), (n,) * 3, WIDTHS[0], WIDTHS, "projection")
+    shape = Shape(BlockLayers("bottleneck", stride_on="1x1"), (n,) * 3, WIDTHS[0], WIDTHS, "projection")
     return cifar_net(shape, variation, num_classes, False)
 
 

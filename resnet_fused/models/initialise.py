@@ -12,8 +12,9 @@ def initialise(model: nn.Module, zero_init_residual: bool = False, linear_std: f
     """Draws every weight anew, in the order of the modules and so with torchvision's draws.
 
     Convolutions: normal with variance 2 / (K·R·S), biases 0 (He et al. 2015, Delving Deep into Rectifiers, section 2.2,
-    the variance that keeps the gradients'), but those of shortcuts' gates, which have their own. Batch norms: scale 1, shift 0. Linear layers: as torch.nn.Linear draws
-    them, or normal(0, linear_std²) with biases 0 (Simonyan & Zisserman 2015, section 3.1).
+    the variance that keeps the gradients'), but for shortcuts' gates, whose biases have a start of their own. Batch
+    norms: scale 1, shift 0. Linear layers: as torch.nn.Linear draws them, or normal(0, linear_std²) with biases 0
+    (Simonyan & Zisserman 2015, section 3.1).
     zero_init_residual: scale 0 in the last batch norm of every residual branch, so that each block starts as its
     shortcut (Goyal et al. 2017, Accurate, Large Minibatch SGD, section 5.1).
     """

@@ -76,9 +76,9 @@ def create(name: str, num_classes: int | None = None, **options) -> nn.Module:
 
     block: the ordering within blocks: "original", "bn_after_add", "relu_before_add", "relu_preactivation" or
         "preactivation" (He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4); not of preresnets
-    shortcut: "projection" (ImageNet's default), "padded" (CIFAR's) or "average_pool" (ResNet-D) where a block changes the
-        shape; "convolution": a projection in every block; or one of the same paper's figure 2 in every block, "scaling",
-        "exclusive_gating", "shortcut_gating", "dropout", which change the shape by the default
+    shortcut: "projection" (ImageNet's default), "padded" (CIFAR's) or "average_pool" (ResNet-D) where a block changes
+        the shape; "convolution": a projection in every block; or one of the same paper's figure 2 in every block,
+        "scaling", "exclusive_gating", "shortcut_gating", "dropout", which change the shape by the default
     norm: "batch", "frozen" (torchvision's FrozenBatchNorm2d) or "sync" (nn.SyncBatchNorm)
     se: squeeze-and-excitation in every block, reduction 16 (Hu et al. 2018)
     stochastic_depth: the last block's probability of being dropped, to which it rises linearly (Huang et al. 2016)

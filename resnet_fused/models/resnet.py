@@ -8,7 +8,7 @@ from torch import nn
 
 from resnet_fused.models.initialise import initialise
 from resnet_fused.models.variants import Shape, Variation, imagenet_net
-from resnet_fused.modules import Layers, blocks
+from resnet_fused.modules import BlockLayers, blocks
 
 
 class ResNet(blocks.ResNet):
@@ -18,7 +18,8 @@ class ResNet(blocks.ResNet):
     of a stage but the first halves the extent, and projects its shortcut (option B) wherever the shape changes.
     stride_on: which convolution of a bottleneck halves: "3x3" as in torchvision ("v1.5"), or "1x1", the first one, as
     in the paper ("v1"). groups, width_per_group: of the 3×3 convolutions (ResNeXt: Xie et al. 2017; Wide ResNet:
-    Zagoruyko & Komodakis 2016). norm_layer: nn.BatchNorm2d unless given. zero_init_residual and the draws: initialise(). He et al. 2016, table 1.
+    Zagoruyko & Komodakis 2016). norm_layer: nn.BatchNorm2d unless given. zero_init_residual and the draws:
+    initialise(). He et al. 2016, table 1.
     Raises ValueError for another stride_on, or for "1x1" with basic blocks, which have no 1×1 convolution.
     """
 
@@ -77,9 +78,9 @@ def imagenet_resnet(
     variation = Variation(block, shortcut, norm, se, stochastic_depth)
     variation.check(zero_init_residual)
     if variation.is_original("projection"):
-        original = blocks.BasicBlock if kind == "basic" else blocks.Bottleneck
+        original, norm_layer = blocks.BasicBlock if kind == "basic" else blocks.Bottleneck, variation.norm_layer()
         return ResNet(
-            original, layers, num_classes, zero_init_residual, groups, width_per_group, stride_on, variation.norm_layer()
+            original, layers, num_classes, zero_init_residual, groups, width_per_group, stride_on, norm_layer
         )
-    shape = Shape(Layers(kind, groups, width_per_group, stride_on), layers, 64, (64, 128, 256, 512), "projection")
+    shape = Shape(BlockLayers(kind, groups, width_per_group, stride_on), layers, 64, (64, 128, 256, 512), "projection")
     return imagenet_net(shape, variation, num_classes, zero_init_residual)

@@ -1,4 +1,4 @@
-"""Residual networks of any ordering, shortcut and norm: what create()'s options `block`, `shortcut`, `norm`, … build."""
+"""Residual networks of any ordering, shortcut and norm: what create()'s options of these names build."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, Sequence
 from torch import nn
 
 from resnet_fused.models.staged import StagedNet, Stem
-from resnet_fused.modules import ORDERINGS, ConvBNAct, Layers, NormAct, Options
+from resnet_fused.modules import ORDERINGS, ConvBNAct, BlockLayers, NormAct, BlockOptions
 from resnet_fused.modules.residual import EXPANSION
 from resnet_fused.modules.shortcuts import SHORTCUTS
 from resnet_fused.modules.torchvision import INSTALLED, FrozenBatchNorm2d
@@ -49,7 +49,7 @@ class Variation(NamedTuple):
 class Shape(NamedTuple):
     """A network's stages."""
 
-    layers: Layers
+    layers: BlockLayers
     counts: Sequence[int]  # blocks of each stage
     inplanes: int  # behind the stem
     planes: Sequence[int]  # of each stage's blocks
@@ -62,7 +62,7 @@ def imagenet_net(shape: Shape, variation: Variation, num_classes: int, zero_init
 
 
 def cifar_net(shape: Shape, variation: Variation, num_classes: int, zero_init_residual: bool) -> StagedNet:
-    """A stem of a 3×3 convolution, then the stages; with pre-activation no batch norm follows the stem's convolution."""
+    """A stem of a 3×3 convolution, then the stages; with pre-activation no batch norm follows the stem."""
     if variation.block == "preactivation":
         stem = nn.Conv2d(3, shape.inplanes, kernel_size=3, padding=1, bias=False)
     else:
@@ -91,7 +91,7 @@ def _stages(shape: Shape, variation: Variation, preactivated: bool) -> list[nn.S
         blocks = []
         for j in range(count):
             done += 1
-            options = Options(
+            options = BlockOptions(
                 variation.shortcut, shape.change, variation.norm_layer(), 16 if variation.se else None,
                 variation.stochastic_depth * done / total,
             )  # fmt: skip

@@ -8,9 +8,9 @@ from resnet_fused.modules.fused import FusedModule, Record, record
 from resnet_fused.modules.preactivation import NormAct
 from resnet_fused.modules.residual import (
     ORDERINGS,
-    Layers,
+    BlockLayers,
     NormAfterAdditionBlock,
-    Options,
+    BlockOptions,
     OriginalBlock,
     PreactivationBlock,
     ReluBeforeAdditionBlock,
@@ -19,7 +19,7 @@ from resnet_fused.modules.residual import (
 )
 
 __all__ = [
-    "BasicBlock", "Bottleneck", "ConvBNAct", "FusedModule", "Layers", "NormAct", "NormAfterAdditionBlock", "ORDERINGS",
-    "Options", "OriginalBlock", "PreactivationBlock", "Record", "ReluBeforeAdditionBlock", "ReluPreactivationBlock",
-    "ResidualBlock", "SqueezeExcitation", "record", "shortcuts", "textbook",
+    "BasicBlock", "BlockLayers", "BlockOptions", "Bottleneck", "ConvBNAct", "FusedModule", "NormAct",
+    "NormAfterAdditionBlock", "ORDERINGS", "OriginalBlock", "PreactivationBlock", "Record", "ReluBeforeAdditionBlock",
+    "ReluPreactivationBlock", "ResidualBlock", "SqueezeExcitation", "record", "shortcuts", "textbook",
 ]  # fmt: skip

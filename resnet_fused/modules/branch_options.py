@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SqueezeExcitation(nn.Module):
-    """y·sigmoid(fc2(relu(fc1(mean over the image of y)))), a factor for each channel of each image; PyTorch's operations.
+    """y·sigmoid(fc2(relu(fc1(mean over the image of y)))), a factor for each channel of an image; PyTorch's operations.
 
     y: [N, channels, H, W] → the same size; fc1 to channels/reduction and fc2 back are 1×1 convolutions with biases, as
     in torchvision.ops.SqueezeExcitation. Hu et al. 2018 (Squeeze-and-Excitation Networks), section 3 and figure 3.
@@ -27,8 +27,8 @@ class SqueezeExcitation(nn.Module):
 def stochastic_depth(y: Tensor, drop: float) -> Tensor:
     """y with each image's residual function dropped with probability `drop`, and divided by 1 − drop where it is not.
 
-    y: [N, C, H, W] → the same size. Draws and results are those of torchvision.ops.stochastic_depth, mode "row". Huang et
-    al. 2016 (Deep Networks with Stochastic Depth), section 3; divided in training, and not multiplied in inference.
+    y: [N, C, H, W] → the same size. Draws and results are those of torchvision.ops.stochastic_depth, mode "row". Huang
+    et al. 2016 (Deep Networks with Stochastic Depth), section 3; divided in training, and not multiplied in inference.
     """
     kept = torch.empty((y.shape[0], 1, 1, 1), dtype=y.dtype, device=y.device).bernoulli_(1 - drop)
     return y * (kept.div_(1 - drop) if drop < 1 else kept)

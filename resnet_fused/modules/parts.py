@@ -1,7 +1,7 @@
 """The units that a residual block of any ordering is made of, each for one call of the block: fused, and eager.
 
-A part says how the sum is formed in it, if it is: with the block's own shortcut, which is within the unit, with a tensor
-that is given, or not at all.
+A part says how the sum is formed in it, if it is: with the block's own shortcut, which is within the unit, with a
+tensor that is given, or not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from resnet_fused.modules.members import ConvBN, Members
 from resnet_fused.modules.preactivation import (
     NormConv,
     PreMembers,
-    PreUnitOf,
+    PreactivationUnit,
     prepare_norm_act,
     prepare_preactivation,
 )
@@ -77,7 +77,7 @@ class PreactivationPart(NamedTuple):
         projection = (block.shortcut,) if self.sum.own and block.shortcut is not None else ()
         identity = self.sum.own and block.shortcut is None
         members = PreMembers(main, (block.relu,), projection)
-        return prepare_preactivation(x, PreUnitOf(members, identity, self.sum.shortcut, self.sum.scale))
+        return prepare_preactivation(x, PreactivationUnit(members, identity, self.sum.shortcut, self.sum.scale))
 
     def eager(self, block: ResidualBlock, x: Tensor) -> Tensor:
         y = first = x

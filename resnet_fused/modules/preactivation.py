@@ -51,7 +51,7 @@ class PreMembers(NamedTuple):
         yield from (pair.bn for pair in self.main if pair.bn is not None)
 
 
-class PreUnitOf(NamedTuple):
+class PreactivationUnit(NamedTuple):
     """What a pre-activation chain is made of; the shortcut: one of its own projection, the input, a tensor, or none."""
 
     members: PreMembers
@@ -108,7 +108,7 @@ def _check_sizes(members: PreMembers, branches: list[Branch], x: Tensor, weights
     return sizes, size
 
 
-def prepare_preactivation(x: Tensor, unit: PreUnitOf) -> Prepared:
+def prepare_preactivation(x: Tensor, unit: PreactivationUnit) -> Prepared:
     """A pre-activation chain as a unit; Obstacle where it cannot run on x."""
     members, shortcut = unit.members, unit.shortcut
     convs = tuple(members.convs())
@@ -165,7 +165,8 @@ def prepare_norm_act(x: Tensor, bn: nn.Module, relu: nn.Module) -> Prepared:
 
     def problem():
         gradients = gradients_of(x, [t for t in branch.norm if t is not None])
-        return PreactivationProblem(x.dtype, size, (is_channels_last(x),), (), (branch.unit,), (), False, False, gradients)
+        layouts = (is_channels_last(x),)
+        return PreactivationProblem(x.dtype, size, layouts, (), (branch.unit,), (), False, False, gradients)
 
     return Prepared(x, [branch], [size], problem, run)
 

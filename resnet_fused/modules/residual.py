@@ -1,9 +1,9 @@
 """Residual blocks in the five orderings of He et al. 2016 (Identity Mappings in Deep Residual Networks), figure 4.
 
-Every block is a residual function F of two layers ("basic": 3×3, 3×3) or three ("bottleneck": 1×1, 3×3, 1×1), any of the
-shortcuts in shortcuts.py, and squeeze-and-excitation and stochastic depth on F if asked for. As far as the sum can be
-formed in a unit it is; what cannot is PyTorch's: sums behind a tensor factor of F (exclusive gating, excitation, stochastic
-depth in training). Within resnet_fused.backend("eager") the same module runs by calling its children.
+Every block is a residual function F of two layers ("basic": 3×3, 3×3) or three ("bottleneck": 1×1, 3×3, 1×1), with any
+of the shortcuts in shortcuts.py, and squeeze-and-excitation and stochastic depth on F if asked for. As far as the sum
+can be formed in a unit it is; PyTorch's are sums behind a factor of F that is a tensor (exclusive gating, excitation,
+stochastic depth in training). Within resnet_fused.backend("eager") the same module runs by calling its children.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from resnet_fused.modules.shortcuts import CHANGES, ExclusiveGating, Projection,
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
-class Layers(NamedTuple):
+class BlockLayers(NamedTuple):
     """Of the residual function: how many, how wide, where it strides. As in torchvision's blocks."""
 
     kind: str = "basic"  # or "bottleneck"
@@ -49,7 +49,7 @@ class Layers(NamedTuple):
         ]
 
 
-class Options(NamedTuple):
+class BlockOptions(NamedTuple):
     """Of a residual block, besides its ordering and its layers."""
 
     shortcut: str = "projection"  # a name of shortcuts.SHORTCUTS
@@ -63,8 +63,8 @@ class ResidualBlock(FusedModule):
     """The part that the orderings share; use a subclass, of which each says what it computes.
 
     x: [N, inplanes, H, W] float32, float64, bfloat16 or float16 → [N, planes·expansion, ⌈H/stride⌉, ⌈W/stride⌉].
-    Children conv1, bn1, … relu, and where there are such: shortcut, gate, excitation. Errors are eager's; ValueError for
-    names that are none, and for zero padding to fewer channels. With a lower dtype or within autocast too.
+    Children conv1, bn1, … relu, and where there are such: shortcut, gate, excitation. preactivated: of
+    PreactivationBlock. Errors are eager's; ValueError for names that are none, and for zero padding to fewer channels.
     """
 
     bare_projection = False  # without batch norm: one follows the sum, or stands before the next convolutions
@@ -73,8 +73,8 @@ class ResidualBlock(FusedModule):
     zero_init = True  # whether F starts as zero with its last batch norm's scale, and trains
 
     def __init__(
-        self, inplanes: int, planes: int, stride: int = 1, layers: Layers = Layers(), options: Options = Options(),
-        preactivated: bool = False,
+        self, inplanes: int, planes: int, stride: int = 1, layers: BlockLayers = BlockLayers(),
+        options: BlockOptions = BlockOptions(), preactivated: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if options.change not in CHANGES:
@@ -185,7 +185,8 @@ class NormAfterAdditionBlock(ResidualBlock):
         return self.fused_forward(x, PreactivationPart(join, (None, *self.norms()[:-1])))
 
     def joined(self, x, entered, join):
-        return self.leave(self._convolved(x, join))
+        with statistics_restored_on_error(self):
+            return self.leave(self._convolved(x, join))
 
     def branch(self, x, entered):
         return self._convolved(x, Sum())

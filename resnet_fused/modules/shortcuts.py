@@ -179,7 +179,7 @@ def gate_of(name: str, channels: int) -> nn.Module | None:
 def shortcut_of(
     name: str, inplanes: int, planes: int, stride: int, change: str, norm_layer, bare: bool
 ) -> nn.Module | None:
-    """What gives h; None for x itself. `bare`: a projection without batch norm. `change`: for names that leave it open."""
+    """What gives h; None for x itself. bare: projections without batch norm. change: for names that leave it open."""
     kind = SHORTCUTS[name]
     changes = stride != 1 or inplanes != planes
     if not changes and not kind.everywhere:

@@ -38,7 +38,7 @@ FEW = [c for i, c in enumerate(CASES) if i % 7 == 0 or (c.depth == 2 and c.first
 
 
 class Drawn(NamedTuple):
-    """A chain on x with C = 3; `values` are x, the shortcut if given, and weight, gamma, beta of each item that has them."""
+    """A chain on x with C = 3; `values`: x, the shortcut if given, weight, gamma, beta of items that have them."""
 
     case: Case
     spec: PreChain
@@ -96,7 +96,8 @@ def _draw(case: Case, backend: str, seed: int) -> Drawn:
         kernel, wide = (3 if i % 2 == 0 else 1), (out if i + 1 == case.depth else 5)
         norm = Norm(not case.frozen, EPS) if i or case.first else None
         units.append(PreUnit(norm, _conv(kernel, stride if i == 0 else 1)))
-        values += [randn(wide, channels, kernel, kernel), *((1 + 0.3 * randn(channels), randn(channels)) if norm else ())]
+        values.append(randn(wide, channels, kernel, kernel))
+        values += [1 + 0.3 * randn(channels), randn(channels)] if norm else []
         running.append((randn(channels), 0.5 + randn(channels).square()) if case.frozen else (None, None))
         channels = wide
     projection = ()
@@ -201,7 +202,9 @@ def test_transforms(case):
 def test_norm_act(frozen):
     torch.manual_seed(0)
     x, gamma, beta = torch.randn(3, 4, 3, 2, dtype=torch.float64), *torch.randn(2, 4, dtype=torch.float64)
-    running = (torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5) if frozen else (None, None)
+    running = (None, None)
+    if frozen:
+        running = (torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5)
 
     def fused(x, gamma, beta):
         return norm_act("cpu", Norm(not frozen, EPS), x, BatchNorm(gamma, beta, *running))[0]

@@ -7,7 +7,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 import resnet_fused
-from resnet_fused.modules import NormAfterAdditionBlock, Options, PreactivationBlock
+from resnet_fused.modules import NormAfterAdditionBlock, BlockOptions, PreactivationBlock
 
 # 1e-9: float64 with sums of some hundred terms; eager's own derivatives are the other side.
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -28,8 +28,8 @@ def _module(kind):
         "basic_projection": lambda: resnet_fused.BasicBlock(3, 4, 2, _projection(3, 4, 2), norm_layer=_untracked),
         "bottleneck": lambda: resnet_fused.Bottleneck(4, 1, norm_layer=_untracked),
         "frozen": lambda: resnet_fused.BasicBlock(3, 3).eval(),
-        "preactivation": lambda: PreactivationBlock(3, 4, 2, options=Options(norm_layer=_untracked)),
-        "gated": lambda: NormAfterAdditionBlock(3, 3, options=Options("exclusive_gating", norm_layer=_untracked)),
+        "preactivation": lambda: PreactivationBlock(3, 4, 2, options=BlockOptions(norm_layer=_untracked)),
+        "gated": lambda: NormAfterAdditionBlock(3, 3, options=BlockOptions("exclusive_gating", norm_layer=_untracked)),
     }[kind]().double()
     for parameter in module.parameters():
         if parameter.dim() == 1:

@@ -82,7 +82,7 @@ def test_parameters_of_table_6(depth, printed):
     assert round(millions, 2 if depth < 110 else 1) == printed
 
 
-# He et al. 2016 (Identity Mappings), table 4, in 10^6. Its 10.2 for 1001 layers leaves out the batch norms, which add 0.15.
+# He et al. 2016 (Identity Mappings), table 4, in 10^6. Its 10.2 for 1001 layers is without batch norms, which add 0.15.
 @pytest.mark.parametrize("depth, printed, norms", ((164, 1.7, 24_224), (1001, 10.2, 149_216)))
 def test_parameters_of_pre_activation_networks(depth, printed, norms):
     with torch.device("meta"):

@@ -42,7 +42,7 @@ def test_defaults_are_what_they_were(name):
 
 
 @pytest.mark.parametrize("option, words", (
-    ({"block": "preact"}, "block='preact': expected one of original, bn_after_add, relu_before_add, relu_preactivation,"),
+    ({"block": "preact"}, "block='preact': expected one of original, bn_after_add, relu_before_add, "),
     ({"shortcut": "identity"}, "shortcut='identity': expected one of projection, padded, average_pool, convolution,"),
     ({"norm": "layer"}, "norm='layer': expected one of batch, frozen, sync"),
     ({"stochastic_depth": 1.0}, "stochastic_depth=1.0: expected at least 0 and below 1"),
@@ -146,7 +146,9 @@ NETWORKS = {
     "relu_preactivation": lambda: cifar_resnet(8, block="relu_preactivation", shortcut="convolution"),
     "preactivation": lambda: cifar_resnet(8, block="preactivation"),
     "preresnet": lambda: cifar_preresnet(11),
-    "all at once": lambda: cifar_resnet(8, block="preactivation", shortcut="exclusive_gating", se=True, stochastic_depth=0.5),
+    "all at once": lambda: cifar_resnet(
+        8, block="preactivation", shortcut="exclusive_gating", se=True, stochastic_depth=0.5
+    ),
     "frozen": lambda: cifar_resnet(8, norm="frozen"),
     "imagenet": lambda: imagenet_resnet("basic", (1, 1, 1, 1), 10, block="preactivation", shortcut="scaling"),
 }
@@ -176,6 +178,10 @@ def test_step(name, mode):
 def test_explain_names_the_blocks():
     table = resnet_fused.explain(cifar_resnet(8, block="preactivation"), images(16, 2, torch.float32))
     assert not table.left_alone and {"layer1.0", "layer2.0", "last"} <= {row.name for row in table.fused}
+    # A projection is within its block's unit, or a unit of its own.
+    for ordering, alone in (("relu_preactivation", False), ("relu_before_add", True)):
+        table = resnet_fused.explain(cifar_resnet(8, block=ordering, shortcut="projection"), images(16, 2, torch.float32))
+        assert not table.left_alone and ("layer2.0.shortcut" in {row.name for row in table.fused}) == alone
 
 
 def test_padded_blocks_take_a_norm():

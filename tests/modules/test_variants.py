@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from variants import ALL, EXTRAS, FEW, MODES, PLAIN, Variant, draw, results, run_seeded
 
 import resnet_fused
-from resnet_fused.modules import ORDERINGS, Layers, NormAct, Options, SqueezeExcitation, record
+from resnet_fused.modules import ORDERINGS, BlockLayers, NormAct, BlockOptions, SqueezeExcitation, record
 from resnet_fused.modules.branch_options import stochastic_depth
 from resnet_fused.modules.shortcuts import SHORTCUTS, AveragePoolProjection, ConstantScaling, ZeroPadding
 
@@ -124,7 +124,7 @@ def test_shortcuts_by_hand():
 ))  # fmt: skip
 def test_weights_of_the_sum(shortcut, shortcut_weight, residual_weight):
     """He et al. 2016 (Identity Mappings), table 1: a gate of zero weights and bias log 3 is g = 3/4 everywhere."""
-    block = ORDERINGS["relu_preactivation"](4, 4, options=Options(shortcut)).double().eval()
+    block = ORDERINGS["relu_preactivation"](4, 4, options=BlockOptions(shortcut)).double().eval()
     if "gating" in shortcut:
         nn.init.zeros_(block.gate.conv.weight)
         nn.init.constant_(block.gate.conv.bias, torch.tensor(3.0).log().item())
@@ -136,7 +136,7 @@ def test_weights_of_the_sum(shortcut, shortcut_weight, residual_weight):
 
 def test_gates_start_at_their_bias():
     for name in ("exclusive_gating", "shortcut_gating"):
-        assert ORDERINGS["original"](4, 4, options=Options(name)).gate.conv.bias.eq(-6).all()
+        assert ORDERINGS["original"](4, 4, options=BlockOptions(name)).gate.conv.bias.eq(-6).all()
 
 
 ORDERS = {
@@ -170,7 +170,7 @@ def test_how_many_units_a_block_is(ordering):
     """Nothing falls apart unseen: projections and identities are within the unit where the docstrings say so."""
     for shortcut, expected in UNITS[ordering].items():
         with record() as records:
-            ORDERINGS[ordering](4, 4, options=Options(shortcut))(torch.randn(2, 4, 6, 6, requires_grad=True))
+            ORDERINGS[ordering](4, 4, options=BlockOptions(shortcut))(torch.randn(2, 4, 6, 6, requires_grad=True))
         assert [r.backend for r in records] == ["cpu"] * expected, shortcut
     with record() as records:
         ORDERINGS[ordering](4, 6, 2)(torch.randn(2, 4, 6, 6, requires_grad=True))
@@ -249,17 +249,17 @@ def test_errors_are_eagers_and_nothing_was_changed(ordering, shortcut, error):
 
 def test_constructors_errors():
     for build, words in (
-        (lambda: Options(shortcut="identity"), "there is no shortcut 'identity'; expected one of projection, padded"),
-        (lambda: Options(change="cut"), "there is no change of shape 'cut'"),
-        (lambda: Options(stochastic_depth=1.0), "at least 0 and below 1"),
+        (lambda: BlockOptions(shortcut="identity"), "there is no shortcut 'identity'; expected one of projection"),
+        (lambda: BlockOptions(change="cut"), "there is no change of shape 'cut'"),
+        (lambda: BlockOptions(stochastic_depth=1.0), "at least 0 and below 1"),
     ):
         with pytest.raises(ValueError, match=words):
             ORDERINGS["original"](4, 4, options=build())
     for layers, words in (
-        (Layers("wide"), "there are no layers 'wide'"),
-        (Layers("basic", stride_on="1x1"), "a basic block has no 1x1 convolution"),
-        (Layers("basic", groups=2), "only supports groups=1"),
-        (Layers("bottleneck", stride_on="2x2"), "expected '3x3'"),
+        (BlockLayers("wide"), "there are no layers 'wide'"),
+        (BlockLayers("basic", stride_on="1x1"), "a basic block has no 1x1 convolution"),
+        (BlockLayers("basic", groups=2), "only supports groups=1"),
+        (BlockLayers("bottleneck", stride_on="2x2"), "expected '3x3'"),
     ):
         with pytest.raises(ValueError, match=words):
             ORDERINGS["original"](4, 4, layers=layers)
@@ -268,11 +268,28 @@ def test_constructors_errors():
 
 @pytest.mark.parametrize("ordering", ("original", "preactivation"))
 def test_a_synchronised_batch_norm_is_left_to_eager(ordering):
-    block = ORDERINGS[ordering](4, 4, options=Options(norm_layer=nn.SyncBatchNorm)).eval()
+    block = ORDERINGS[ordering](4, 4, options=BlockOptions(norm_layer=nn.SyncBatchNorm)).eval()
     with record() as records:
         block(torch.randn(2, 4, 5, 5))
     if ordering == "preactivation":
         assert [r.backend for r in records] == [None]
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+def test_a_measurement_leaves_nothing(ordering):
+    """Neither running statistics nor draws differ where every unit was timed first."""
+    block, x = draw(Variant("basic", ordering, "dropout", True), "training", 1e-9)
+    twin = copy.deepcopy(block)
+    with resnet_fused.dispatch.measuring("always"), record() as records:
+        leaf = x.clone().requires_grad_()
+        out = run_seeded(block, leaf)
+        out.sum().backward()
+    assert all(r.reason.startswith("measured") for r in records)
+    with resnet_fused.backend("eager"):
+        torch.testing.assert_close(out, run_seeded(twin, x), rtol=1e-10, atol=1e-10)  # as test_float64
+    for ours, theirs in zip(block.buffers(), twin.buffers()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    assert all(p.grad is not None for p in block.parameters())
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import resnet_fused
-from resnet_fused.modules import ORDERINGS, Layers, Options, record
+from resnet_fused.modules import ORDERINGS, BlockLayers, BlockOptions, record
 from resnet_fused.modules.shortcuts import SHORTCUTS, Gate
 
 MODES = ("training", "frozen", "inference")
@@ -38,9 +38,9 @@ class Variant(NamedTuple):
     def build(self, norm_layer=None) -> nn.Module:
         planes = 4 if self.kind == "basic" else 2
         change = "padded" if self.kind == "basic" else "projection"
-        options = Options(self.shortcut, change, norm_layer, self.reduction, self.stochastic_depth)
+        options = BlockOptions(self.shortcut, change, norm_layer, self.reduction, self.stochastic_depth)
         stride = 2 if self.changes else 1
-        return ORDERINGS[self.ordering](self.inplanes(), planes, stride, Layers(self.kind), options)
+        return ORDERINGS[self.ordering](self.inplanes(), planes, stride, BlockLayers(self.kind), options)
 
 
 PLAIN = [Variant(*v) for v in itertools.product(("basic", "bottleneck"), ORDERINGS, SHORTCUTS, (False, True))]
@@ -57,8 +57,7 @@ FEW = PLAIN[::4][::2] + PLAIN[3::4][1::2] + EXTRAS[::7]
 
 
 def draw(variant: Variant, mode: str, margin: float, dtype=torch.float64) -> tuple[nn.Module, torch.Tensor]:
-    """A block in float64 as after some training, and an input, both exact in `dtype`; no ReLU's argument within `margin`
-    of 0."""
+    """A block in float64 as after some training, and an input, exact in `dtype`; no ReLU's argument is nearer to 0."""
     for seed in range(500):
         torch.manual_seed(seed)
         block = variant.build().double()
@@ -69,7 +68,6 @@ def draw(variant: Variant, mode: str, margin: float, dtype=torch.float64) -> tup
                     module.bias.normal_(0, 0.5)
                     module.running_mean.normal_(0, 0.3)
                     module.running_var.uniform_(0.5, 1.5)
-                    module.train(mode == "training")
                 elif isinstance(module, Gate):
                     module.conv.bias.normal_()
         block.train(mode != "inference")
