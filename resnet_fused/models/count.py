@@ -125,9 +125,9 @@ class _Count:
         if isinstance(leaf, _NORMS):
             return (taken * self.itemsize,) * 2
         if isinstance(leaf, nn.ReLU):
-            call = 0 if unit is None else self._relu_call(unit)
-            inner = 0 < call <= unit.inner_relus if unit is not None else False
-            sum_behind = values if inner and unit.keeps_sum and call == unit.inner_relus else 0
+            inner = unit is not None and self._relu_call(unit) <= unit.inner_relus
+            last = inner and self.relus[unit] == unit.inner_relus
+            sum_behind = values if last and unit.keeps_sum else 0
             return values + sum_behind, sum_behind if inner else values
         if isinstance(leaf, nn.MaxPool2d):
             return values + 8 * given, values + (1 if unit is not None else 8) * given

@@ -137,11 +137,12 @@ def test_vjp_of_a_vjp():
     _both("basic", run)
 
 
-def test_tracked_statistics_are_eager_s_error_under_a_transform():
+@pytest.mark.parametrize("block", [resnet_fused.BasicBlock, PreactivationBlock])
+def test_tracked_statistics_are_eager_s_error_under_a_transform(block):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     messages = []
     for backend in ("cpu", "eager"):
-        module = resnet_fused.BasicBlock(3, 3).double()
+        module = block(3, 3).double()
         with resnet_fused.backend(backend), pytest.raises(RuntimeError, match="in-place operation") as error:
             grad(lambda x: module(x).sum())(x)
         messages.append(str(error.value))

@@ -83,6 +83,12 @@ def test_inference_with_stochastic_depth_is_the_block_without(variant):
     assert torch.equal(block(x), plain(x))  # exact: the same calls
 
 
+def test_stochastic_depth_is_in_inference_within_the_unit():
+    block = ORDERINGS["original"](4, 4, options=BlockOptions(stochastic_depth=0.5)).eval()
+    out = block(torch.randn(2, 4, 5, 5, requires_grad=True))
+    assert type(out.grad_fn).__name__.startswith("_ResidualChain")  # a sum of its own would end in ReLU's
+
+
 def test_stochastic_depth_is_torchvisions():
     y = torch.randn(64, 3, 2, 2)
     torch.manual_seed(0)
@@ -247,6 +253,22 @@ def test_errors_are_eagers_and_nothing_was_changed(ordering, shortcut, error):
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize("backend", ("auto", "eager"))
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("shortcut", ("average_pool", "convolution"))
+def test_a_late_error_leaves_earlier_batch_norms_alone(ordering, shortcut, backend):
+    """Whatever ran before it: the shortcut's, those of a unit before the one that fails."""
+    block, x = draw(Variant("basic", ordering, shortcut, True), "training", 0.0)
+    if ordering == "bn_after_add":
+        block.bn2 = nn.BatchNorm2d(7).double()
+    else:
+        block.conv2 = nn.Conv2d(7, 4, 3, padding=1, bias=False).double()
+    before = {name: buffer.clone() for name, buffer in block.named_buffers()}
+    with resnet_fused.backend(backend), pytest.raises(RuntimeError):
+        block(x)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in block.named_buffers())
+
+
 def test_constructors_errors():
     for build, words in (
         (lambda: BlockOptions(shortcut="identity"), "there is no shortcut 'identity'; expected one of projection"),
@@ -312,5 +334,11 @@ def test_autocast(ordering):
             outs.append(block(x))
         assert {r.backend for r in records} == {None if backend == "eager" else backend}
     assert outs[0].dtype == outs[1].dtype == torch.bfloat16
+    # A float32 input keeps its precision on the shortcut, and before the batch norm that comes first: eager's affair.
+    for backend in ("auto", "eager"):
+        with resnet_fused.backend(backend), torch.autocast("cpu", torch.bfloat16), record() as records:
+            outs.append(block(x.float()))
+    # 1e-5: the convolutions are the same calls; a batch norm behind them is fused, in float32.
+    torch.testing.assert_close(outs[2], outs[3], rtol=1e-5, atol=1e-5)
     # Oracle, plus two roundings of the result to bfloat16: the largest errors of few values are themselves random.
     assert max_error(outs[0], truth) <= 2 * max_error(outs[1], truth) + 2**-8 * truth.abs().max()

@@ -52,8 +52,15 @@ EXTRAS = [
     )
 ]  # fmt: skip
 ALL = PLAIN + EXTRAS
-# Each ordering with each shortcut once, and once with each addition; layers and changes of shape take turns.
-FEW = PLAIN[::4][::2] + PLAIN[3::4][1::2] + EXTRAS[::7]
+# Each ordering with each shortcut once; layers and changes of shape take turns. Besides, some with additions, and what
+# differs where a projection reads the activated input but is not within the unit.
+FEW = [
+    *(Variant(("basic", "bottleneck")[(i + i // 8) % 2], *names, bool((i // 2 + i // 8) % 2))
+      for i, names in enumerate(itertools.product(ORDERINGS, SHORTCUTS))),
+    *EXTRAS[::7],
+    *(v for v in EXTRAS if v.changes and v.kind == "basic" and v.stochastic_depth and not v.reduction),
+    *(Variant("bottleneck", ordering, "scaling", True) for ordering in ORDERINGS),
+]  # fmt: skip
 
 
 def draw(variant: Variant, mode: str, margin: float, dtype=torch.float64) -> tuple[nn.Module, torch.Tensor]:
