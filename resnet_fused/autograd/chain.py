@@ -421,7 +421,8 @@ def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
 def _masked(incoming: Incoming) -> Tensor:
     """The gradient behind the mask."""
     grad, out, _, relu = incoming
-    return grad.masked_fill(out <= 0, 0) if relu and out is not None else grad
+    # A view: an input that a Function returns cannot be saved for its own backward.
+    return grad.masked_fill(out <= 0, 0) if relu and out is not None else grad.view_as(grad)
 
 
 def _operand(x, main, i) -> Operand:

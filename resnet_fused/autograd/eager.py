@@ -10,21 +10,24 @@ def row(vector):
     return vector.view(1, -1, 1, 1)
 
 
-def conv_bn(unit, x, weight, gamma, beta, affine):
-    """Convolution and batch norm; with `affine` (frozen) its mean and invstd are constants."""
-    if unit.group is not None:
-        raise RuntimeError("a synchronized batch norm has no second derivative: it would need other processes' batches")
-    raw = F.conv2d(x, weight, None, *unit.conv)
-    wide = raw if raw.dtype == torch.float64 else raw.float()
-    if unit.batch_stats:
+def batch_norm(norm, x, gamma, beta, affine):
+    """By `norm.batch_stats` and `norm.eps`; with running statistics the mean and invstd in `affine` are constants."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    if norm.batch_stats:
         # Spelled out: vmap over the second derivative of F.batch_norm fails (it adds in place).
         centred = wide - wide.mean((0, 2, 3), keepdim=True)
-        y = centred * (centred.square().mean((0, 2, 3), keepdim=True) + unit.eps).rsqrt()
+        y = centred * (centred.square().mean((0, 2, 3), keepdim=True) + norm.eps).rsqrt()
     else:
         y = (wide - row(affine[0])) * row(affine[3])
     y = y if gamma is None else y * row(gamma)
     y = y if beta is None else y + row(beta)
-    return y.to(raw.dtype)
+    return y.to(x.dtype)
+
+
+def conv_bn(unit, x, weight, gamma, beta, affine):
+    if unit.group is not None:
+        raise RuntimeError("a synchronized batch norm has no second derivative: it would need other processes' batches")
+    return batch_norm(unit, F.conv2d(x, weight, None, *unit.conv), gamma, beta, affine)
 
 
 def chain(spec, affines, out, x, shortcut, *parameters):
@@ -48,6 +51,29 @@ def chain(spec, affines, out, x, shortcut, *parameters):
         y = y if shortcut is None else y + shortcut
         return torch.where(out <= 0, 0.0, y) if spec.units[-1].relu else y
     return torch.relu(y) if spec.units[-1].relu else y
+
+
+def norm_act(norm, affine, x, gamma, beta):
+    return torch.relu(batch_norm(norm, x, gamma, beta, affine))
+
+
+def preactivation(spec, affines, x, shortcut, *parameters):
+    """scale·conv_n(… relu(bn_1(x)) …) + shortcut, arguments as in preactivation_chain."""
+    count = len(spec.units)
+    y = first = x
+    for i, unit in enumerate(spec.units):
+        weight, *bn = parameters[3 * i : 3 * i + 3]
+        operand = y if unit.norm is None else norm_act(unit.norm, affines[i], y, *bn)
+        first = operand if i == 0 else first
+        y = F.conv2d(operand, weight, None, *unit.conv)
+    y = y if spec.scale == 1 else y * spec.scale
+    if spec.projection:
+        y = y + F.conv2d(first, parameters[3 * count], None, *spec.projection[0])
+    elif spec.identity:
+        y = y + x
+    elif shortcut is not None:
+        y = y + shortcut
+    return y
 
 
 def stem(unit, affine, x, weight, gamma, beta):

@@ -6,11 +6,13 @@ Multiply-adds are those of convolutions (N·K·P·Q·C/groups·R·S) and linear 
 Kept between a training step's forward and backward pass, per layer, by formula:
 
     eager    the network's input; of each batch norm its input, the convolution's output; of each ReLU its output
-    fused    the same but the outputs of the ReLUs within a unit: between two convolutions, before the stem's pool
+    fused    the same but the outputs of the ReLUs within a unit: those before a convolution of the unit or the stem's
+             pool, and the one behind a lone batch norm
 
 so eager keeps each convolution's output and the activation behind it, a fused unit one of the two. A max pool keeps its
 output, for the next convolution, and indices: 8 bytes each, in a fused stem 1. Layers that feed a linear layer keep
-their output, dropout a byte of mask for each value besides. Vectors of a channel are left out.
+their output, dropout a byte of mask for each value besides. Left out are vectors of a channel, and what the products
+of gates, squeeze-and-excitation and stochastic depth keep.
 """
 
 from __future__ import annotations
@@ -24,11 +26,26 @@ from torch import Tensor, nn
 
 from resnet_fused.models.cifar import PaddedBlock
 from resnet_fused.models.conv_chain import ConvFeatures
-from resnet_fused.modules import FusedModule
+from resnet_fused.modules import (
+    FusedModule,
+    NormAct,
+    PreactivationBlock,
+    ReluBeforeAdditionBlock,
+    ReluPreactivationBlock,
+    ResidualBlock,
+    shortcuts,
+)
 from resnet_fused.modules.members import Obstacle
+from resnet_fused.modules.torchvision import FrozenBatchNorm2d
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-_NORMS = (nn.modules.batchnorm._NormBase,)
+_NORMS = (nn.modules.batchnorm._NormBase, FrozenBatchNorm2d)
+_SHORTCUTS = {
+    shortcuts.ZeroPadding: "padded", shortcuts.Projection: "projection", nn.Conv2d: "projection",
+    shortcuts.AveragePoolProjection: "average pool", shortcuts.ConstantScaling: "scaling",
+    shortcuts.ExclusiveGating: "exclusive gating", shortcuts.ShortcutOnlyGating: "shortcut gating",
+    shortcuts.DropoutShortcut: "dropout",
+}  # fmt: skip
 
 
 class Layer(NamedTuple):
@@ -43,16 +60,17 @@ class Layer(NamedTuple):
     kept_eager: int  # bytes
     kept_fused: int
     unit: str | None = None
-    shortcut: str | None = None  # identity, projection or padded
-    in_shortcut: bool = False
+    shortcut: str | None = None  # identity, projection, padded, average pool, or what weighs it: scaling, gating, …
+    in_shortcut: bool = False  # or otherwise beside the layers that a network's depth counts
 
 
 class _Unit(NamedTuple):
     name: str
-    depth: int  # convolutions of the main branch
+    inner_relus: int  # calls of ReLU, the first ones, whose outputs are kept by eager alone
     pool: bool
     shortcut: str | None
-    projection: frozenset
+    beside: frozenset  # leaves that are not of the main branch
+    keeps_sum: bool = False  # a sum behind the last ReLU, which the next convolution reads
 
 
 def layers(model: nn.Module, size: tuple[int, ...], itemsize: int = 4) -> tuple[Layer, ...]:
@@ -98,7 +116,7 @@ class _Count:
         layer = Layer(self.names[leaf], _kind(leaf), _text(leaf), tuple(out.shape), parameters,
                       _multiply_adds(leaf, out), eager, fused)  # fmt: skip
         if unit is not None and unit.shortcut is not None:
-            layer = layer._replace(unit=unit.name, shortcut=unit.shortcut, in_shortcut=leaf in unit.projection)
+            layer = layer._replace(unit=unit.name, shortcut=unit.shortcut, in_shortcut=leaf in unit.beside)
         self.layers.append(layer)
 
     def _kept(self, leaf: nn.Module, taken: int, given: int, unit: _Unit | None) -> tuple[int, int]:
@@ -107,8 +125,10 @@ class _Count:
         if isinstance(leaf, _NORMS):
             return (taken * self.itemsize,) * 2
         if isinstance(leaf, nn.ReLU):
-            inner = unit is not None and (self._relu_call(unit) < unit.depth or unit.pool)
-            return values, 0 if inner else values
+            inner = unit is not None and self._relu_call(unit) <= unit.inner_relus
+            last = inner and self.relus[unit] == unit.inner_relus
+            sum_behind = values if last and unit.keeps_sum else 0
+            return values + sum_behind, sum_behind if inner else values
         if isinstance(leaf, nn.MaxPool2d):
             return values + 8 * given, values + (1 if unit is not None else 8) * given
         if isinstance(leaf, nn.Dropout):
@@ -132,15 +152,43 @@ def _units_by_leaf(model: nn.Module, names: dict[nn.Module, str]) -> dict[nn.Mod
 
 def _leaves_of(module: FusedModule, name: str) -> dict[nn.Module, _Unit]:
     """A unit's leaves; none where its structure is not what is fused."""
+    if isinstance(module, ResidualBlock):
+        unit = _unit_of_block(module, name)
+        found = {leaf: unit for leaf in module.modules() if not list(leaf.children())}
+        if isinstance(module, ReluPreactivationBlock):
+            found[module.entry] = unit._replace(inner_relus=0)
+        return found
+    if isinstance(module, shortcuts.Projection):  # within a block, whose unit its leaves are of
+        return {}
+    if isinstance(module, NormAct):
+        return {module.relu: _Unit(name, 1, False, None, frozenset())}
     try:
         members = module.members()
     except Obstacle:
         return {}
     projection = frozenset(child for pair in members.projection for child in pair)
-    unit = _Unit(name, len(members.main), members.pool is not None, _shortcut(module, bool(projection)), projection)
+    pool = members.pool is not None
+    inner = len(members.main) - (not pool)
+    unit = _Unit(name, inner, pool, _shortcut(module, bool(projection)), projection)
     # A network that is the unit of its own stem has more leaves than the unit.
     leaves = members.all() if unit.pool else module.modules()
     return {leaf: unit for leaf in leaves if not list(leaf.children())}
+
+
+def _unit_of_block(block: ResidualBlock, name: str) -> _Unit:
+    beside = (part for part in (block.shortcut, block.gate, block.excitation) if part is not None)
+    leaves = frozenset(leaf for part in beside for leaf in part.modules())
+    called = sum(bn is not None for bn in block.norms())
+    whole = isinstance(block, (PreactivationBlock, ReluBeforeAdditionBlock))  # no ReLU's output leaves a unit
+    keeps_sum = isinstance(block, ReluBeforeAdditionBlock)
+    return _Unit(name, called - (not whole), False, _words_of(block), leaves, keeps_sum)
+
+
+def _words_of(block: ResidualBlock) -> str:
+    for part in (block.gate, block.shortcut):
+        if type(part) in _SHORTCUTS:
+            return _SHORTCUTS[type(part)]
+    return "identity"
 
 
 def _shortcut(module: FusedModule, projects: bool) -> str | None:

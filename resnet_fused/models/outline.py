@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from resnet_fused.models.count import Layer
 
-_SHORTCUTS = {"identity": "", "projection": ", projection", "padded": ", zero channels"}
+_SHORTCUTS = {"identity": "", "padded": ", zero channels"}  # others: their own words
 _DRAWN = ("input", "conv", "pool", "linear")
 
 
@@ -82,5 +82,6 @@ def _item(group: list[Layer]) -> Item:
     shortcut = group[0].shortcut
     text = " | ".join(boxes)
     if shortcut is not None:
-        text = f"[{text.replace(' conv', '')}{_SHORTCUTS[shortcut]}]"
+        words = _SHORTCUTS.get(shortcut, f", {shortcut}")
+        text = f"[{text.replace(' conv', '')}{words}]"
     return Item(text, boxes, shortcut, extent, tuple(group))

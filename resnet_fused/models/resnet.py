@@ -7,7 +7,8 @@ from typing import Sequence
 from torch import nn
 
 from resnet_fused.models.initialise import initialise
-from resnet_fused.modules import blocks
+from resnet_fused.models.variants import Shape, Variation, imagenet_net
+from resnet_fused.modules import BlockLayers, blocks
 
 
 class ResNet(blocks.ResNet):
@@ -17,13 +18,14 @@ class ResNet(blocks.ResNet):
     of a stage but the first halves the extent, and projects its shortcut (option B) wherever the shape changes.
     stride_on: which convolution of a bottleneck halves: "3x3" as in torchvision ("v1.5"), or "1x1", the first one, as
     in the paper ("v1"). groups, width_per_group: of the 3×3 convolutions (ResNeXt: Xie et al. 2017; Wide ResNet:
-    Zagoruyko & Komodakis 2016). zero_init_residual and the draws: initialise(). He et al. 2016, table 1.
+    Zagoruyko & Komodakis 2016). norm_layer: nn.BatchNorm2d unless given. zero_init_residual and the draws:
+    initialise(). He et al. 2016, table 1.
     Raises ValueError for another stride_on, or for "1x1" with basic blocks, which have no 1×1 convolution.
     """
 
     def __init__(
         self, block: type[nn.Module], layers: Sequence[int], num_classes: int = 1000, zero_init_residual: bool = False,
-        groups: int = 1, width_per_group: int = 64, stride_on: str = "3x3",
+        groups: int = 1, width_per_group: int = 64, stride_on: str = "3x3", norm_layer: type[nn.Module] | None = None,
     ) -> None:  # fmt: skip
         nn.Module.__init__(self)
         if stride_on not in ("3x3", "1x1"):
@@ -31,8 +33,9 @@ class ResNet(blocks.ResNet):
         if stride_on == "1x1" and block.expansion == 1:
             raise ValueError("stride_on='1x1' is for bottlenecks; a basic block has no 1x1 convolution")
         self.groups, self.base_width, self.inplanes = groups, width_per_group, 64
+        self._norm_layer = norm_layer or nn.BatchNorm2d
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = self._norm_layer(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1 = self._make_layer(block, 64, layers[0])
@@ -49,11 +52,11 @@ class ResNet(blocks.ResNet):
         out, downsample = planes * block.expansion, None
         if stride != 1 or self.inplanes != out:
             projection = nn.Conv2d(self.inplanes, out, kernel_size=1, stride=stride, bias=False)
-            downsample = nn.Sequential(projection, nn.BatchNorm2d(out))
-        widths = dict(groups=self.groups, base_width=self.base_width)
-        stage = [block(self.inplanes, planes, stride, downsample, **widths)]
+            downsample = nn.Sequential(projection, self._norm_layer(out))
+        options = dict(groups=self.groups, base_width=self.base_width, norm_layer=self._norm_layer)
+        stage = [block(self.inplanes, planes, stride, downsample, **options)]
         self.inplanes = out
-        stage += [block(out, planes, **widths) for _ in range(1, count)]
+        stage += [block(out, planes, **options) for _ in range(1, count)]
         return nn.Sequential(*stage)
 
 
@@ -61,3 +64,23 @@ def _move_strides(model: nn.Module) -> None:
     for block in model.modules():
         if isinstance(block, blocks.Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def imagenet_resnet(
+    kind: str, layers: Sequence[int], num_classes: int = 1000, zero_init_residual: bool = False, groups: int = 1,
+    width_per_group: int = 64, stride_on: str = "3x3", block: str = "original", shortcut: str = "projection",
+    norm: str = "batch", se: bool = False, stochastic_depth: float = 0.0,
+) -> nn.Module:  # fmt: skip
+    """A residual network for ImageNet: ResNet, or a StagedNet where its blocks are others; kind: basic or bottleneck.
+
+    Arguments as of ResNet and create(). Raises ValueError for names that are none.
+    """
+    variation = Variation(block, shortcut, norm, se, stochastic_depth)
+    variation.check(zero_init_residual)
+    if variation.is_original("projection"):
+        original, norm_layer = blocks.BasicBlock if kind == "basic" else blocks.Bottleneck, variation.norm_layer()
+        return ResNet(
+            original, layers, num_classes, zero_init_residual, groups, width_per_group, stride_on, norm_layer
+        )
+    shape = Shape(BlockLayers(kind, groups, width_per_group, stride_on), layers, 64, (64, 128, 256, 512), "projection")
+    return imagenet_net(shape, variation, num_classes, zero_init_residual)

@@ -17,10 +17,10 @@ class Stem(FusedModule):
     x: [N, 3, H, W] → [N, 64, H/4, W/4]. He et al. 2016, table 1, conv1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, norm_layer=None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = (norm_layer or nn.BatchNorm2d)(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
@@ -32,20 +32,22 @@ class Stem(FusedModule):
 
 
 class StagedNet(nn.Module):
-    """fc(mean over the image of layerN(… layer1(stem(x)) …)); children stem, layer1 … layerN, avgpool and fc.
+    """fc(mean over the image of last(layerN(… layer1(stem(x)) …))); children stem, layer1 … layerN, last, avgpool, fc.
 
-    x: [N, 3, H, W] → [N, num_classes]; `channels`: of the last stage. The draws: initialise().
+    x: [N, 3, H, W] → [N, num_classes]; `channels`: of the last stage; last: what follows it, if anything. The draws:
+    initialise().
     """
 
     def __init__(
         self, stem: nn.Module, stages: Sequence[nn.Module], channels: int, num_classes: int,
-        zero_init_residual: bool = False,
+        zero_init_residual: bool = False, last: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stem = stem
         self._stages = [f"layer{i}" for i in range(1, len(stages) + 1)]
         for name, stage in zip(self._stages, stages):
             self.add_module(name, stage)
+        self.last = last
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(channels, num_classes)
         initialise(self, zero_init_residual)
@@ -54,4 +56,5 @@ class StagedNet(nn.Module):
         x = self.stem(x)
         for name in self._stages:
             x = getattr(self, name)(x)
+        x = x if self.last is None else self.last(x)
         return self.fc(self.avgpool(x).flatten(1))

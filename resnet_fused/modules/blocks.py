@@ -9,7 +9,7 @@ from resnet_fused.modules.fused import FusedModule
 from resnet_fused.modules.members import ConvBN, Members, Obstacle
 
 
-def _conv(in_channels, out_channels, kernel_size, stride=1, groups=1, dilation=1):
+def padded_conv(in_channels, out_channels, kernel_size, stride=1, groups=1, dilation=1):
     padding = dilation * (kernel_size // 2)
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
 
@@ -68,10 +68,10 @@ class BasicBlock(_TorchvisionBlock, tv.BasicBlock):
             raise ValueError("BasicBlock only supports groups=1 and base_width=64")
         if dilation > 1:
             raise NotImplementedError("Dilation > 1 not supported in BasicBlock")
-        self.conv1 = _conv(inplanes, planes, 3, stride)
+        self.conv1 = padded_conv(inplanes, planes, 3, stride)
         self.bn1 = norm_layer(planes)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(planes, planes, 3)
+        self.conv2 = padded_conv(planes, planes, 3)
         self.bn2 = norm_layer(planes)
         self.downsample = downsample
         self.stride = stride
@@ -95,11 +95,11 @@ class Bottleneck(_TorchvisionBlock, tv.Bottleneck):
         if norm_layer is None:
             norm_layer = nn.BatchNorm2d
         width = int(planes * (base_width / 64.0)) * groups
-        self.conv1 = _conv(inplanes, width, 1)
+        self.conv1 = padded_conv(inplanes, width, 1)
         self.bn1 = norm_layer(width)
-        self.conv2 = _conv(width, width, 3, stride, groups, dilation)
+        self.conv2 = padded_conv(width, width, 3, stride, groups, dilation)
         self.bn2 = norm_layer(width)
-        self.conv3 = _conv(width, planes * self.expansion, 1)
+        self.conv3 = padded_conv(width, planes * self.expansion, 1)
         self.bn3 = norm_layer(planes * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample

@@ -16,15 +16,16 @@ class ConvBNAct(FusedModule):
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size=3, stride=1, padding=None, dilation=1, groups=1, relu=True
-    ) -> None:
+        self, in_channels, out_channels, kernel_size=3, stride=1, padding=None, dilation=1, groups=1, relu=True,
+        norm_layer=None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if padding is None:
             padding = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
         )
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = (norm_layer or nn.BatchNorm2d)(out_channels)
         self.act = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def members(self) -> Members:

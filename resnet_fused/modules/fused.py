@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import Callable, Hashable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from resnet_fused import autograd, dispatch
+from resnet_fused.autograd import BatchNorm
 from resnet_fused.modules.members import (
     Branch,
     Members,
@@ -60,12 +61,34 @@ def _unrecorded():
 class _Trial(nn.Module):
     """A fused module without what calling it would set off: its hooks, and in ResNet all behind the stem."""
 
-    def __init__(self, module: FusedModule) -> None:
+    def __init__(self, module: FusedModule, call: tuple) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.call = module, call
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module.fused_forward(x)
+        return self.module.fused_forward(x, *self.call)
+
+
+class Prepared(NamedTuple):
+    """A unit for one input, checked; nothing was computed yet, nor changed."""
+
+    operand: Tensor  # the input, in autocast's precision
+    branches: list[Branch]  # whose batch norms it runs
+    sizes: list[tuple[int, ...]]  # of what each of them normalises
+    problem: Callable[[], Hashable]
+    run: Callable[[str], tuple[Tensor, list]]  # on a backend → out, the batches' statistics by branch
+    shared: bool = False  # whether statistics are those of several processes
+
+
+class ChainUnit(NamedTuple):
+    """What a residual chain is made of."""
+
+    members: Members
+    final_relu: bool = True
+    identity: bool = False
+    in_place_sum: bool = True
+    shortcut: Callable[[Tensor], Tensor | None] = lambda x: None
+    scale: float = 1.0  # of the main branch: of its last batch norm's weight and bias
 
 
 class FusedModule(nn.Module):
@@ -105,48 +128,32 @@ class FusedModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.fused_forward(x)
 
-    def fused_forward(self, x: Tensor) -> Tensor:
+    def prepare(self, x: Tensor, *call) -> Prepared:
+        """Raises Obstacle where the unit cannot run fused on x."""
+        unit = ChainUnit(
+            self.members(), self.final_relu(), self.identity(), self.in_place_sum(), self.given_shortcut
+        )
+        return prepare_chain(x, unit)
+
+    def fused_forward(self, x: Tensor, *call) -> Tensor:
+        """`call`: what prepare and eager_forward take besides, of modules that run several units."""
         try:
-            members = self.members()
-            check_members(members)
-            check_activation(x)
-            branches, main = branches_of(members, self.final_relu()), len(members.main)
-            operand, *weights = _autocast(x, *(branch.weight for branch in branches))
-            sizes = check_input(branches, main, operand, weights, self.identity())
-            if self.identity() and operand.dtype != x.dtype and not self.in_place_sum():
-                raise Obstacle("autocast promotes the sum with its input")
-            shared = is_shared(branches)
-            _check_transforms(branches, shared)
-            shortcut = self.given_shortcut(operand)
-            if shortcut is not None:
-                check_shortcut(shortcut, operand, sizes[main - 1])
+            unit = self.prepare(x, *call)
         except Obstacle as obstacle:
-            return self._eager(x, str(obstacle))
-        pool = members.pool is not None
-        if shared:
-            choice = dispatch.choose_shared(operand)
+            return self._eager(x, call, str(obstacle))
+        if unit.shared:
+            choice = dispatch.choose_shared(unit.operand)
         else:
-            choice = dispatch.choose_for(
-                operand,
-                lambda: problem_of(branches, main, self.identity(), shortcut is not None, pool, operand, weights),
-                lambda: self._trial(x),
-            )
+            choice = dispatch.choose_for(unit.operand, unit.problem, lambda: self._trial(x, call))
         if choice.backend == dispatch.EAGER:
-            if any(type(branch.bn) is nn.SyncBatchNorm for branch in branches):  # which raises on CPUs
-                return self._eager(x, choice.reason)
+            if any(type(branch.bn) is nn.SyncBatchNorm for branch in unit.branches):  # which raises on CPUs
+                return self._eager(x, call, choice.reason)
             self._note(None, choice.reason)
-            return self.eager_forward(x)  # all that it would reject was an obstacle
+            return self.eager_forward(x, *call)  # all that it would reject was an obstacle
         self._note(*choice)
-        backend = choice.backend if operand.shape[0] else "reference"  # which alone takes a shard without images
         with _without_autocast(x.device.type):
-            units = tuple(branch.unit for branch in branches)
-            norms = [branch.used_norm() for branch in branches]
-            if pool:
-                out, *statistics = autograd.stem(backend, units[0], operand, weights[0], norms[0])
-            else:
-                chain = autograd.Chain(backend, units[:main], units[main:], self.identity(), shortcut is not None)
-                out, statistics = autograd.residual_chain(chain, operand, tuple(zip(weights, norms)), shortcut)
-            if update_running_statistics(choice.backend, branches, statistics, sizes):
+            out, statistics = unit.run(choice.backend)
+            if update_running_statistics(choice.backend, unit.branches, statistics, unit.sizes):
                 self.statistics_updated()
                 _save_something()
         return out
@@ -154,12 +161,12 @@ class FusedModule(nn.Module):
     def statistics_updated(self) -> None:
         """Called behind the update of running statistics by a fused call; for a subclass that has more to add."""
 
-    def _trial(self, x: Tensor):
+    def _trial(self, x: Tensor, call: tuple):
         """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it."""
         state = {name: p.detach().requires_grad_(p.requires_grad) for name, p in self.named_parameters()}
         state |= {name: buffer.detach().clone() for name, buffer in self.named_buffers()}
         state = {f"module.{name}": tensor for name, tensor in state.items()}
-        x, unit = x.detach().requires_grad_(x.requires_grad), _Trial(self)
+        x, unit = x.detach().requires_grad_(x.requires_grad), _Trial(self, call)
 
         def run():
             with _unrecorded():
@@ -174,27 +181,78 @@ class FusedModule(nn.Module):
         if _records is not None:
             _records.append(Record(self, backend, reason))
 
-    def _eager(self, x: Tensor, reason: str) -> Tensor:
+    def _eager(self, x: Tensor, call: tuple, reason: str) -> Tensor:
         """The eager forward; where it raises, the batch norms are left as they were."""
         self._note(None, reason)
-        if torch.compiler.is_compiling():
-            return self.eager_forward(x)
-        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-        buffers = [buffer for norm in norms for buffer in norm.buffers(False)]
-        before = [buffer.detach().clone() for buffer in buffers]
-        try:
-            return self.eager_forward(x)
-        except Exception as error:
-            if type(error).__name__ == "_StopRecomputationError":  # how a checkpoint ends its recomputation
-                raise
-            with torch.no_grad():
-                for buffer, value in zip(buffers, before):
-                    if not torch.equal(buffer, value):  # a functorch transform forbids writing at all
-                        buffer.copy_(value)
+        with statistics_restored_on_error(self):
+            return self.eager_forward(x, *call)
+
+
+@contextlib.contextmanager
+def statistics_restored_on_error(module: nn.Module):
+    """Where an exception passes, the running statistics of the module's batch norms are put back."""
+    if torch.compiler.is_compiling():
+        yield
+        return
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    buffers = [buffer for norm in norms for buffer in norm.buffers(False)]
+    before = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "_StopRecomputationError":  # how a checkpoint ends its recomputation
             raise
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before):
+                if not torch.equal(buffer, value):  # a functorch transform forbids writing at all
+                    buffer.copy_(value)
+        raise
 
 
-def _autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
+    """A residual chain as a unit; Obstacle where it cannot run on x."""
+    members, identity = chain.members, chain.identity
+    check_members(members)
+    check_activation(x)
+    branches, main = branches_of(members, chain.final_relu), len(members.main)
+    if chain.scale != 1:
+        branches[main - 1] = _scaled(branches[main - 1], chain.scale)
+    operand, *weights = autocast(x, *(branch.weight for branch in branches))
+    sizes = check_input(branches, main, operand, weights, identity)
+    if identity and operand.dtype != x.dtype and not chain.in_place_sum:
+        raise Obstacle("autocast promotes the sum with its input")
+    shared = is_shared(branches)
+    check_transforms(branches, shared)
+    shortcut = chain.shortcut(operand)
+    if shortcut is not None:
+        check_shortcut(shortcut, operand, sizes[main - 1])
+    given, pool = shortcut is not None, members.pool is not None
+
+    def run(backend: str):
+        backend = backend if operand.shape[0] else "reference"  # which alone takes a shard without images
+        units = tuple(branch.unit for branch in branches)
+        norms = [branch.used_norm() for branch in branches]
+        if pool:
+            out, *statistics = autograd.stem(backend, units[0], operand, weights[0], norms[0])
+            return out, statistics
+        spec = autograd.Chain(backend, units[:main], units[main:], identity, given)
+        return autograd.residual_chain(spec, operand, tuple(zip(weights, norms)), shortcut)
+
+    def problem():
+        return problem_of(branches, main, identity, given, pool, operand, weights)
+
+    return Prepared(operand, branches, sizes, problem, run, shared)
+
+
+def _scaled(branch: Branch, scale: float) -> Branch:
+    """scale·z(x) is z(x) with another weight and bias."""
+    weight, bias, mean, var = branch.norm
+    if weight is None:
+        raise Obstacle("a batch norm without a weight cannot be scaled")
+    return branch._replace(norm=BatchNorm(weight * scale, bias if bias is None else bias * scale, mean, var))
+
+
+def autocast(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """What autocast would hand to the convolutions: float32 operands in its lower precision."""
     device = x.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
@@ -209,7 +267,7 @@ def _without_autocast(device: str):
     return contextlib.nullcontext()
 
 
-def _check_transforms(branches: list[Branch], shared: bool) -> None:
+def check_transforms(branches: list[Branch], shared: bool = False) -> None:
     """Running statistics cannot be updated under a functorch transform as after it; and of statistics that are shared
     between processes there are the gradients of one backward pass, no other derivatives. Eager says what eager does."""
     if shared and torch.compiler.is_compiling():

@@ -43,13 +43,13 @@ class Obstacle(Exception):
     """Why a unit runs its eager forward; never leaves the package."""
 
 
-def _check_type(child: nn.Module, *expected: type) -> None:
+def check_type(child: nn.Module, *expected: type) -> None:
     if type(child) not in expected:
         names = " or ".join(t.__name__ for t in expected)
         raise Obstacle(f"it holds a {type(child).__name__} where a {names} is fused")
 
 
-def _check_plain(child: nn.Module) -> None:
+def check_plain(child: nn.Module) -> None:
     """Nothing is attached to the child that calling it would run and fusing it would not."""
     if (
         child._forward_hooks
@@ -61,41 +61,45 @@ def _check_plain(child: nn.Module) -> None:
         raise Obstacle(f"its inner {type(child).__name__} carries hooks or a replaced forward")
 
 
-def _check_conv(conv: nn.Conv2d) -> None:
-    _check_type(conv, nn.Conv2d)
+def check_conv(conv: nn.Conv2d) -> None:
+    check_type(conv, nn.Conv2d)
     if conv.bias is not None:
         raise Obstacle("a convolution has a bias")
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise Obstacle(f"a convolution pads by {conv.padding if conv.padding_mode == 'zeros' else conv.padding_mode!r}")
 
 
-def _check_bn(bn: nn.Module) -> None:
-    _check_type(bn, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+def check_bn(bn: nn.Module) -> None:
+    check_type(bn, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
     if (bn.running_mean is None) != (bn.running_var is None) or bn.eps <= 0:
         raise Obstacle("a batch norm's settings are not valid")
     if type(bn) is nn.SyncBatchNorm and bn.track_running_stats and bn.num_batches_tracked is None:
         raise Obstacle("a batch norm's settings are not valid")
 
 
-def check_members(members: Members) -> None:
-    """Raises Obstacle unless every child is of the kind that is fused, and plain."""
+def check_global_hooks() -> None:
     if nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks:
         raise Obstacle("global module hooks are registered")
     if nn_module._global_backward_hooks or nn_module._global_backward_pre_hooks:
         raise Obstacle("global module hooks are registered")
+
+
+def check_members(members: Members) -> None:
+    """Raises Obstacle unless every child is of the kind that is fused, and plain."""
+    check_global_hooks()
     for conv, bn in members.branches():
-        _check_conv(conv)
-        _check_bn(bn)
+        check_conv(conv)
+        check_bn(bn)
     for relu in members.relus:
-        _check_type(relu, nn.ReLU)
+        check_type(relu, nn.ReLU)
     if members.pool is not None:
-        _check_type(members.pool, nn.MaxPool2d)
+        check_type(members.pool, nn.MaxPool2d)
         pool = members.pool
         settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.return_indices, pool.ceil_mode)
         if settings != (3, 2, 1, 1, False, False):
             raise Obstacle("its pooling is not a 3x3 max pool of stride 2")
     for child in members.all():
-        _check_plain(child)
+        check_plain(child)
 
 
 def _is_tensor(value) -> bool:
@@ -134,9 +138,7 @@ def branches_of(members: Members, final_relu: bool) -> list[Branch]:
 
 def _branch(pair: ConvBN, relu: bool) -> Branch:
     conv, bn = pair
-    norm = BatchNorm(bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    # Normalises by running statistics: nn.BatchNorm2d.forward's own rule.
-    frozen = type(bn) is FrozenBatchNorm2d or not (bn.training or (norm.running_mean is None and norm.running_var is None))
+    norm, frozen = norm_of(bn)
     geometry = Conv(conv.stride, conv.padding, conv.dilation, conv.groups)
     return Branch(bn, Unit(geometry, not frozen, bn.eps, relu, _group(bn)), conv.weight, norm)
 
@@ -152,6 +154,14 @@ def _group(bn: nn.Module) -> dist.ProcessGroup | None:
 def is_shared(branches: list[Branch]) -> bool:
     """Whether any statistics are those of several processes."""
     return any(branch.unit.group is not None for branch in branches)
+
+
+def norm_of(bn: nn.Module) -> tuple[BatchNorm, bool]:
+    """Its tensors, and whether it normalises by running statistics: nn.BatchNorm2d.forward's own rule."""
+    norm = BatchNorm(bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    return norm, type(bn) is FrozenBatchNorm2d or not (
+        bn.training or (norm.running_mean is None and norm.running_var is None)
+    )
 
 
 def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity: bool) -> list[tuple[int, ...]]:
@@ -185,15 +195,29 @@ def check_shortcut(shortcut, x: Tensor, size: tuple[int, ...]) -> None:
 
 def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[int, ...]:
     """One conv-BN pair against an input of that size, as eager requires it → the output's size."""
+    out = check_weight(size, dtype, device, weight, branch.unit.conv)
+    check_norm(out, dtype, device, branch.bn, branch.norm, branch.unit.batch_stats and branch.unit.group is None)
+    return out
+
+
+def check_weight(size, dtype, device, weight: Tensor, conv: Conv) -> tuple[int, ...]:
+    """A convolution against an input of that size → the output's size."""
     if not _is_tensor(weight) or weight.dtype != dtype or weight.device != device:
         raise Obstacle("a weight is of another type, dtype or device than the input")
-    channels, unit = weight.shape[0], branch.unit
-    if size[1] != weight.shape[1] * unit.conv.groups:
+    if size[1] != weight.shape[1] * conv.groups:
         raise Obstacle("the input's channels are not the convolution's")
+    P, Q = output_size(size, weight, conv)
+    if P < 1 or Q < 1:
+        raise Obstacle("the input is empty")
+    return size[0], weight.shape[0], P, Q
+
+
+def check_norm(size, dtype, device, bn: nn.Module, norm: BatchNorm, batch_stats: bool) -> None:
+    """A batch norm against what it normalises, of that size; batch_stats: by the statistics of that alone."""
     halves = dtype is torch.bfloat16 or dtype is torch.float16
-    other = torch.float32 if halves and type(branch.bn) is not FrozenBatchNorm2d else dtype  # its products are float32
+    other = torch.float32 if halves and type(bn) is not FrozenBatchNorm2d else dtype  # its products are float32
     kind = None
-    for vector in branch.norm:
+    for vector in norm:
         if vector is None:
             continue
         if kind not in (None, vector.dtype):
@@ -201,11 +225,8 @@ def _check_branch(size, dtype, device, weight: Tensor, branch: Branch) -> tuple[
         kind = vector.dtype
         if not _is_tensor(vector) or vector.device != device or (vector.dtype != dtype and vector.dtype != other):
             raise Obstacle("a batch norm's parameters are of another type, dtype or device than the input")
-        if vector.shape != (channels,):
+        if vector.shape != (size[1],):
             raise Obstacle("a batch norm's channels are not the convolution's")
-    P, Q = output_size(size, weight, unit.conv)
-    if P < 1 or Q < 1:
-        raise Obstacle("the input is empty")
-    if P == 1 and Q == 1 and size[0] == 1 and unit.batch_stats and unit.group is None:
+    N, _, P, Q = size
+    if N * P * Q == 1 and batch_stats:
         raise Obstacle("batch statistics of a single value")
-    return size[0], channels, P, Q

@@ -67,7 +67,7 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
     for module, name in names.items():
         if module in ran:
             rows.append(ran[module])
-        elif isinstance(module, FusedModule):
+        elif isinstance(module, FusedModule) and module not in inside:
             rows.append(Row(name, _kind(module), None, "its own forward was not called for this input"))
         elif why_not(module) is not None:
             rows.append(Row(name, _kind(module), None, why_not(module)))

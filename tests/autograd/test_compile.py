@@ -9,13 +9,19 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 import resnet_fused
+from resnet_fused.modules import NormAfterAdditionBlock, BlockOptions, OriginalBlock, PreactivationBlock
 
 KINDS = {
     "conv_bn_act": lambda: resnet_fused.ConvBNAct(4, 6),
     "basic": lambda: resnet_fused.BasicBlock(4, 4),
     "bottleneck_stride": lambda: resnet_fused.textbook.Bottleneck(4, 2, 2),
+    "preactivation": lambda: PreactivationBlock(4, 6, 2),
+    "gated": lambda: NormAfterAdditionBlock(4, 4, options=BlockOptions("exclusive_gating")),
+    "scaled": lambda: OriginalBlock(4, 4, options=BlockOptions("scaling")),
 }
-EVERYDAY = {("basic", True, True), ("basic", False, False), ("conv_bn_act", True, False)}  # kind, training, dynamic
+EVERYDAY = {  # kind, training, dynamic
+    ("preactivation", True, False), ("basic", True, True), ("basic", False, False), ("conv_bn_act", True, False)
+}  # fmt: skip
 
 
 def _module(kind, training):

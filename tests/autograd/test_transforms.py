@@ -7,6 +7,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 import resnet_fused
+from resnet_fused.modules import NormAfterAdditionBlock, BlockOptions, PreactivationBlock
 
 # 1e-9: float64 with sums of some hundred terms; eager's own derivatives are the other side.
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -27,6 +28,8 @@ def _module(kind):
         "basic_projection": lambda: resnet_fused.BasicBlock(3, 4, 2, _projection(3, 4, 2), norm_layer=_untracked),
         "bottleneck": lambda: resnet_fused.Bottleneck(4, 1, norm_layer=_untracked),
         "frozen": lambda: resnet_fused.BasicBlock(3, 3).eval(),
+        "preactivation": lambda: PreactivationBlock(3, 4, 2, options=BlockOptions(norm_layer=_untracked)),
+        "gated": lambda: NormAfterAdditionBlock(3, 3, options=BlockOptions("exclusive_gating", norm_layer=_untracked)),
     }[kind]().double()
     for parameter in module.parameters():
         if parameter.dim() == 1:
@@ -34,7 +37,7 @@ def _module(kind):
     return module
 
 
-KINDS = {"basic": 3, "basic_projection": 3, "bottleneck": 4, "frozen": 3}
+KINDS = {"basic": 3, "basic_projection": 3, "bottleneck": 4, "frozen": 3, "preactivation": 3, "gated": 3}
 
 
 def _both(kind, run):
@@ -134,11 +137,12 @@ def test_vjp_of_a_vjp():
     _both("basic", run)
 
 
-def test_tracked_statistics_are_eager_s_error_under_a_transform():
+@pytest.mark.parametrize("block", [resnet_fused.BasicBlock, PreactivationBlock])
+def test_tracked_statistics_are_eager_s_error_under_a_transform(block):
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     messages = []
     for backend in ("cpu", "eager"):
-        module = resnet_fused.BasicBlock(3, 3).double()
+        module = block(3, 3).double()
         with resnet_fused.backend(backend), pytest.raises(RuntimeError, match="in-place operation") as error:
             grad(lambda x: module(x).sum())(x)
         messages.append(str(error.value))

@@ -10,6 +10,7 @@ from families import TORCHVISIONS, images
 
 import resnet_fused
 from resnet_fused import models
+from resnet_fused.models.cifar import cifar_preresnet
 from resnet_fused.models.count import layers
 from resnet_fused.models.resnet import ResNet
 from resnet_fused.models.vgg import VGG
@@ -95,7 +96,18 @@ def test_multiply_adds_of_resnexts_table_1(name, printed):
     assert round(total(counted(name), "multiply_adds") / 1e9, 1) == printed
 
 
-NAMED = [re.fullmatch(r"(?:resnet|plain|vgg)(\d+)(?:_bn)?", name) for name in models.list_models()]
+# He et al. 2016 (Identity Mappings), table 4, in 10^6. Its 10.2 for 1001 layers is without batch norms, which add 0.15.
+@pytest.mark.parametrize("depth, printed, norms", ((164, 1.7, 24_224), (1001, 10.2, 149_216)))
+def test_parameters_of_pre_activation_networks(depth, printed, norms):
+    with torch.device("meta"):
+        model = models.create(f"preresnet{depth}")
+    by_kind = {True: 0, False: 0}
+    for module in model.modules():
+        by_kind[isinstance(module, torch.nn.BatchNorm2d)] += sum(p.numel() for p in module.parameters(False))
+    assert by_kind[True] == norms and round(by_kind[False] / 1e6, 1) == printed
+
+
+NAMED = [re.fullmatch(r"(?:preresnet|resnet|plain|vgg)(\d+)(?:_bn)?", name) for name in models.list_models()]
 DEPTHS = [(match[0], int(match[1])) for match in NAMED if match and int(match[1]) <= 56]  # deeper ones take seconds
 
 
@@ -130,6 +142,10 @@ KEPT = {
     "resnet20": lambda: models.create("resnet20"),
     "plain20": lambda: models.create("plain20"),
     "vgg with batch norm": lambda: VGG(((16, 16), (32, 32, 32)), True, 10, hidden=16),
+    "bn_after_add": lambda: models.create("resnet20", block="bn_after_add"),
+    "relu_before_add": lambda: models.create("resnet20", block="relu_before_add"),
+    "preactivation": lambda: models.create("resnet20", block="preactivation", shortcut="average_pool"),
+    "preresnet": lambda: cifar_preresnet(20),
     "vgg": lambda: VGG(((16, 16), (32, 32, 32)), False, 10, hidden=16),
 }
 

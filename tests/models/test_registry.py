@@ -23,7 +23,7 @@ def test_names():
         *(f"resnet{d}" for d in (18, 34, 50, 101, 152, 8, 14, 20, 32, 44, 56, 110, 1202)),
         *(f"plain{d}" for d in (18, 34, 8, 14, 20, 32, 44, 56, 110)),
         "vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
-        "wide_resnet50_2", "wide_resnet101_2",
+        "wide_resnet50_2", "wide_resnet101_2", "preresnet164", "preresnet1001",
     }  # fmt: skip
 
 
