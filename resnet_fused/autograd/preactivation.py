@@ -30,6 +30,7 @@ class Norm:
 
     batch_stats: bool  # statistics of the batch; False: running statistics ("frozen")
     eps: float
+    group: None = None  # as a Unit's: the statistics are those of this process alone
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_reasons_of_units_left_alone():
         "layer1.0": "Doubled is a subclass of torchvision's BasicBlock and may compute otherwise",
         "layer2.0": "its forward was replaced on the instance",
         "layer3.0": "its inner Conv2d carries hooks or a replaced forward",
-        "layer4.0": "it holds a GroupNorm where a BatchNorm2d or FrozenBatchNorm2d is fused",
+        "layer4.0": "it holds a GroupNorm where a BatchNorm2d or SyncBatchNorm or FrozenBatchNorm2d is fused",
     }
     for name, reason in reasons.items():
         assert rows[name].backend is None and rows[name].reason == reason, rows[name]
