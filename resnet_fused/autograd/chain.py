@@ -184,10 +184,13 @@ class _ResidualChain(torch.autograd.Function):
             return tuple(blanks)
         # positions of x, the shortcut and every weight, gamma and beta among the inputs (spec, x, shortcut, 5 per unit)
         positions = [1, 2, *(i + j for i in range(3, len(needs), 5) for j in range(3))]
-        wanted = tuple(needs[i] for i in positions)
-        grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
-        for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
-            blanks[i] = grad
+        if needs[2] and not spec.units[-1].relu:
+            blanks[2] = dout  # itself, which no Function of it could return
+        wanted = tuple(needs[i] and not (i == 2 and blanks[2] is dout) for i in positions)
+        if any(wanted):
+            grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
+            for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
+                blanks[i] = grad
         return tuple(blanks)
 
 
@@ -421,8 +424,7 @@ def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
 def _masked(incoming: Incoming) -> Tensor:
     """The gradient behind the mask."""
     grad, out, _, relu = incoming
-    # A view: an input that a Function returns cannot be saved for its own backward.
-    return grad.masked_fill(out <= 0, 0) if relu and out is not None else grad.view_as(grad)
+    return grad.masked_fill(out <= 0, 0) if relu and out is not None else grad
 
 
 def _operand(x, main, i) -> Operand:

@@ -138,12 +138,14 @@ class _PreactivationChain(torch.autograd.Function):
         blanks = [None] * len(needs)
         if dout is None:
             return tuple(blanks)
-        # positions of x, the shortcut and every weight, gamma and beta among the inputs (spec, x, shortcut, 5 per item)
-        positions = [1, 2, *(i + j for i in range(3, len(needs), 5) for j in range(3))]
+        blanks[2] = dout if needs[2] else None  # the shortcut's
+        # positions of x and every weight, gamma and beta among the inputs (spec, x, shortcut, 5 per item)
+        positions = [1, *(i + j for i in range(3, len(needs), 5) for j in range(3))]
         wanted = tuple(needs[i] for i in positions)
-        grads = apply_backward(_PreactivationChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
-        for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
-            blanks[i] = grad
+        if any(wanted):
+            grads = apply_backward(_PreactivationChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
+            for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
+                blanks[i] = grad
         return tuple(blanks)
 
 
@@ -166,42 +168,43 @@ class _PreactivationChainBackward(torch.autograd.Function):
     def forward(spec, wanted, dout, *saved):
         x, parameters, kept, affines = _unpack_saved(spec, saved)
         items = [Item(*parameters[3 * i : 3 * i + 3], *pair) for i, pair in enumerate(zip(kept, affines))]
-        return _backward(spec, unpack(wanted, 2 + len(parameters)), dout, x, items)
+        return _backward(spec, unpack(wanted, 1 + len(parameters)), dout, x, items)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.spec, wanted, dout, *saved = inputs
-        ctx.wanted = unpack(wanted, 2 + 3 * len(ctx.spec.norms()))
+        ctx.wanted = unpack(wanted, 1 + 3 * len(ctx.spec.norms()))
         ctx.save_for_backward(dout, *saved)
         ctx.save_for_forward(dout, *saved)
 
     @staticmethod
     def _gradient(ctx):
-        """The reference's backward as a function of (dout, x, shortcut, *parameters), and their values."""
+        """The reference's backward as a function of (dout, x, *parameters), and their values."""
         dout, *saved = eager.alive(ctx.saved_tensors)
         x, parameters, _, affines = _unpack_saved(ctx.spec, saved)
-        shortcut = dout.new_zeros(()).expand_as(dout) if ctx.spec.given else None
-        function = _reference(ctx.spec, affines)
+        reference = _reference(ctx.spec, affines)
+
+        def function(x, *parameters):
+            return reference(x, None, *parameters)
 
         def gradient(dout, *inputs):
             return eager.vjp(function, inputs, ctx.wanted, dout)
 
-        return gradient, (dout, x, shortcut, *parameters)
+        return gradient, (dout, x, *parameters)
 
     @staticmethod
     def backward(ctx, *cotangents):
         gradient, primals = _PreactivationChainBackward._gradient(ctx)
         needs, count = ctx.needs_input_grad, 3 * len(ctx.spec.norms())
-        wanted = (*needs[2:4], False, *needs[4 : 4 + count])
+        wanted = needs[2 : 4 + count]
         results = iter(eager.vjp(gradient, primals, wanted, cotangents))
-        dout, x, _, *parameters = (next(results) if want else None for want in wanted)
-        return (None, None, dout, x, *parameters, *([None] * (len(needs) - 4 - count)))
+        grads = (next(results) if want else None for want in wanted)
+        return (None, None, *grads, *([None] * (len(needs) - 4 - count)))
 
     @staticmethod
     def jvp(ctx, *tangents):
         gradient, primals = _PreactivationChainBackward._gradient(ctx)
-        tangents = (*tangents[2:4], None, *tangents[4 : 4 + 3 * len(ctx.spec.norms())])
-        return eager.jvp(gradient, primals, tangents)
+        return eager.jvp(gradient, primals, tangents[2 : 4 + 3 * len(ctx.spec.norms())])
 
 
 def _unpack_saved(spec: PreChain, saved):
@@ -239,15 +242,13 @@ def norm_gradients(kernels, norm: Norm, x: Tensor, affine: Tensor, sums: Tensor 
 
 
 def _backward(spec: PreChain, wanted, dout: Tensor, x: Tensor, items: list[Item]):
-    """The gradients that `wanted` names, in the order x, shortcut, (weight, gamma, beta) per item."""
-    kernels, n = ops.get(spec.backend), len(spec.units)
-    want_x, want_shortcut, *rest = wanted
+    """The gradients that `wanted` names, in the order x, (weight, gamma, beta) per item."""
+    kernels = ops.get(spec.backend)
+    want_x, *rest = wanted
     want = [rest[3 * i : 3 * i + 3] for i in range(len(items))]
     grads: list = [(None, None, None)] * len(items)
-    dx = _units_backward(kernels, spec, want_x, want, dout, x, items, grads) if want_x or any(map(any, want)) else None
-    # A view: an input that a Function returns cannot be saved for its own backward.
-    shortcut = dout.view_as(dout) if want_shortcut else None
-    flat = (dx, shortcut, *(grad for gradients in grads for grad in gradients))
+    dx = _units_backward(kernels, spec, want_x, want, dout, x, items, grads)
+    flat = (dx, *(grad for gradients in grads for grad in gradients))
     return tuple(grad for grad, want in zip(flat, wanted) if want)
 
 

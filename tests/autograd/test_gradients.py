@@ -92,6 +92,14 @@ def test_without_the_last_relu(name, mode):
     assert gradcheck(drawn.fused("cpu"), _leaves(drawn))
 
 
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_second_derivatives_of_a_given_shortcut_without_the_last_relu(mode):
+    """Its gradient is the output's itself."""
+    name = next(name for name, problem in PROBLEMS.items() if problem.shortcut == "given")
+    drawn = draw(PROBLEMS[name], mode, last_relu=False)
+    assert gradgradcheck(drawn.fused("cpu"), _leaves(drawn), check_fwd_over_rev=True, fast_mode=True)
+
+
 @pytest.mark.parametrize("mode", ["training", "frozen"])
 @pytest.mark.parametrize("missing", [("gamma",), ("beta",), ("gamma", "beta")])
 def test_without_gamma_or_beta(missing, mode):

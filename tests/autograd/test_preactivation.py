@@ -177,8 +177,7 @@ def test_gradcheck(case):
                      check_undefined_grad=False, fast_mode=True)  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=c.id, marks=pytest.mark.slow if i else ())
-                                  for i, c in enumerate(GRADCHECKED)])  # fmt: skip
+@pytest.mark.parametrize("case", GRADCHECKED, ids=lambda c: c.id)
 def test_gradgradcheck(case):
     drawn = _clear(case)
     assert gradgradcheck(drawn.fused, _leaves(drawn), check_fwd_over_rev=True, fast_mode=True)

@@ -145,6 +145,37 @@ def test_gates_start_at_their_bias():
         assert ORDERINGS["original"](4, 4, options=BlockOptions(name)).gate.conv.bias.eq(-6).all()
 
 
+@pytest.mark.parametrize("ordering", ORDERINGS)
+def test_scaling_by_hand(ordering):
+    """Half of F and half of x, whatever the ordering does with the sum."""
+    block, x = draw(Variant("basic", ordering, "scaling", False), "frozen", 1e-9)
+    r, b = torch.relu, block
+    plain = b.conv2(r(b.bn1(b.conv1(x))))
+    expected = {
+        "original": lambda: r(0.5 * b.bn2(plain) + 0.5 * x),
+        "bn_after_add": lambda: r(b.bn2(0.5 * plain + 0.5 * x)),
+        "relu_before_add": lambda: 0.5 * r(b.bn2(plain)) + 0.5 * x,
+        "relu_preactivation": lambda: 0.5 * b.bn2(b.conv2(r(b.bn1(b.conv1(r(x)))))) + 0.5 * x,
+        "preactivation": lambda: 0.5 * b.conv2(r(b.bn2(b.conv1(r(b.bn1(x)))))) + 0.5 * x,
+    }[ordering]()
+    # 1e-12: float64, the same operations but for the order of sums.
+    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("changes", (False, True))
+def test_a_block_taken_apart_computes_the_same(ordering, changes):
+    """Where F is changed before the sum it runs by other units; a depth that drops nothing must not show."""
+    variant = Variant("basic", ordering, "projection", changes)
+    block, x = draw(variant, "training", 1e-9)
+    apart = variant._replace(stochastic_depth=1e-15).build().double()
+    apart.load_state_dict(block.state_dict())
+    theirs = results(block, x, "cpu")
+    for name, value in results(apart, x, "cpu").items():
+        scale = max(1.0, theirs[name].abs().max().item())
+        assert max_error(value, theirs[name]) <= 1e-10 * scale, name  # as test_float64
+
+
 ORDERS = {
     "original": lambda b, x, r: r(b.bn2(b.conv2(r(b.bn1(b.conv1(x))))) + x),
     "bn_after_add": lambda b, x, r: r(b.bn2(b.conv2(r(b.bn1(b.conv1(x)))) + x)),
