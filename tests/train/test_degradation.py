@@ -45,7 +45,7 @@ def test_a_command_says_all_settings(given, tmp_path):
     assert (interpreter, module, name) == (sys.executable, "-m", "resnet_fused")
     options = vars(build_parser().parse_args(arguments))
     assert (options["out"], options["threads"], options["resume"]) == (str(tmp_path), 1, False)
-    assert {**{key: False for key in ("eager", "no_bias_decay")}, **options}.items() >= asdict(settings).items()
+    assert {**{key: False for key in ("eager", "no_bias_decay", "sync_bn")}, **options}.items() >= asdict(settings).items()
     (tmp_path / checkpoint.NAME).touch()
     assert "--resume" in processes.Task(settings, str(tmp_path)).command()
 
