@@ -38,7 +38,7 @@ def check_images(job: Job) -> int:
 def steps_to_check(job: Job) -> list[slice]:
     """Which of the batch's images each checked step has; the first step has all that are checked."""
     count = check_images(job)
-    small = range(0, count, SMALL_BATCH) if job.training and job.model in CIFAR and count > SMALL_BATCH else ()
+    small = range(0, count - 1, SMALL_BATCH) if job.training and job.model in CIFAR and count > SMALL_BATCH else ()
     return [slice(0, count), *(slice(i, min(i + SMALL_BATCH, count)) for i in small[:SMALL_BATCHES])]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from typing import Any, Sequence
@@ -31,8 +32,8 @@ def add_parser(commands: Any) -> None:
     option("--out", required=True, metavar="DIR", help="where checkpoint.pt, metrics.csv and plot.svg are written")
     option("--resume", action="store_true", default=False, help="go on with the run in --out; its settings hold")
     option("--threads", type=positive, default=None, metavar="T",
-           help=f"on the CPU (default: {environment.cpu_count()}, shared by the processes on a machine; digits 1: their "
-           "steps are too short to share)")
+           help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their steps "
+           "are too short to share)")
     option("--workers", type=_count, default=0, metavar="W",
            help="processes that load and augment images, 0: this one (default: 0); they change no number")
     option("--tensorboard", action="store_true", default=False, help="write DIR/tensorboard too")
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
 
 def _add_settings(option: Any) -> None:
     option("--data", metavar="DATA", help="digits (1,797 handwritten digits of scikit-learn), images:demo (pieces of "
-           "scikit-image's photographs, to be told apart), cifar10:DIR, cifar100:DIR, or folder:DIR with DIR/train and "
+           "photographs, to be told apart), cifar10:DIR, cifar100:DIR, or folder:DIR with DIR/train and "
            "DIR/val, a folder of images for each class in them")
     option("--model", choices=list_models(), metavar="MODEL",
            help=f"among {', '.join(list_models())} (default: resnet20, for folders resnet18)")
@@ -105,7 +106,9 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         done = len(outcome.rows)
-        again = f"go on with resnet-fused train --resume --out {shlex.quote(options.out)}"
+        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        command = f"resnet-fused train --resume --out {shlex.quote(options.out)}"
+        again = f"go on with {command}" if alone else "go on with the same command and --resume"
         how = again if done else "no epoch was finished"
         print(f"interrupted after {done} of {outcome.settings.epochs} epochs; {how}", file=sys.stderr)
         return 130

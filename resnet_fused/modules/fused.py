@@ -195,7 +195,7 @@ def statistics_restored_on_error(module: nn.Module):
         yield
         return
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-    buffers = [buffer for norm in norms for buffer in norm.buffers(False)]
+    buffers = [buffer for norm in norms for buffer in norm.buffers(False) if not buffer.is_meta]  # which hold nothing
     before = [buffer.detach().clone() for buffer in buffers]
     try:
         yield

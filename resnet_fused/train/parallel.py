@@ -66,13 +66,15 @@ def whole(tree: Any) -> Any:
 
 
 def part(value: Any, like: Tensor) -> Any:
-    """This process's part of a whole tensor, sharded as `like`; any other value as it is."""
+    """This process's part of a whole tensor, sharded as `like`; any other value as it is.
+
+    All processes must call it at once: the first sends the parts.
+    """
     if not _is_shard(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    # Every process has the whole: nothing to be sent.
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def average_shards(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:

@@ -73,8 +73,7 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
     """
     with joined(place.timeout) as ranks:
         going = ranks.together(functools.partial(_prepare, given, place, ranks))
-        if not ranks.agree((len(going.rows), going.settings)):
-            raise ranks.failure(f"the processes see different checkpoints: {place.out} must be a folder that all share")
+        _check_agreement(going)
         going = going._replace(watch=ranks.together(functools.partial(_open, going)))
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
@@ -85,6 +84,17 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
                 raise
             model = going.settings.model
             raise ranks.failure(f"--sync-bn with {model} needs GPUs: not all of its batch norms are fused") from error
+
+
+def _check_agreement(going: _Run) -> None:
+    """Processes that do not take the same steps would wait for each other in vain."""
+    ranks, read, out = going.ranks, going.data, going.place.out
+    if not ranks.agree(going.settings):
+        raise ranks.failure("the processes were started with different settings")
+    if not ranks.agree(len(going.rows)):
+        raise ranks.failure(f"the processes see different checkpoints: {out} must be a folder that all share")
+    if not ranks.agree((len(read.train), len(read.test), list(read.classes))):
+        raise ranks.failure("the processes see different data: all must have the same images")
 
 
 def _train(going: _Run, say: Callable[[str], Any]) -> Outcome:
@@ -128,7 +138,7 @@ def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes) -> _Run:
     if steps == 0:
         raise TrainError(f"--batch {settings.batch} is more than the {len(read.train)} images there are to train with")
     _check_portions(settings, read, ranks)
-    _check_size(settings, len(read.classes))
+    _check_size(settings, len(read.classes), ranks)
     sharded = ranks.size > 1 and place.parallel == parallel.FSDP
     shard = [functools.partial(parallel.shard, settings=settings, ranks=ranks)] if sharded else []
     state = optimise.build(settings, len(read.classes), steps, *shard)
@@ -152,7 +162,7 @@ def _open(going: _Run) -> Callable[[metrics.Row], Any]:
 
 
 def _usual_threads(settings: Settings, saved: dict[str, Any] | None, ranks: Processes) -> int:
-    if saved is not None and saved.get("processes", 1) == ranks.size:
+    if saved is not None and saved["processes"] == ranks.size:
         return saved["threads"]
     return 1 if settings.kind == "digits" else max(1, environment.cpu_count() // ranks.local_size)
 
@@ -189,14 +199,22 @@ def _check_portions(settings: Settings, read: data.Data, ranks: Processes) -> No
         raise TrainError("--sync-bn with --eager needs GPUs: PyTorch's own SyncBatchNorm does not run on a CPU")
 
 
-def _check_size(settings: Settings, classes: int) -> None:
+def _check_size(settings: Settings, classes: int, ranks: Processes) -> None:
     with torch.device("meta"):
         network = models.create(settings.model, num_classes=classes)
+    size = f"{settings.image}x{settings.image}"
     try:
         models.layers(network, (settings.batch, 3, settings.image, settings.image))
     except RuntimeError as error:
-        size = f"{settings.image}x{settings.image}"
         raise TrainError(f"images of {size} are too small for {settings.model}: name another --image") from error
+    if settings.batch // ranks.size == 1 and not (settings.sync_bn and ranks.size > 1):
+        try:
+            network(torch.empty(1, 3, settings.image, settings.image, device="meta"))
+        except ValueError as error:  # from a batch norm
+            raise TrainError(
+                f"one image of {size} at a time is too little for the batch norms of {settings.model}: "
+                f"name a larger --batch or --image"
+            ) from error
 
 
 def _make_folder(out: str) -> None:

@@ -62,7 +62,7 @@ def test_errors_of_several_steps():
 
 @pytest.mark.parametrize("job, steps", (
     (Job("resnet56", "train", 32, 16), [(0, 32), (0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]),
-    (Job("plain20", "train", 6, 32), [(0, 6), (0, 4), (4, 6)]),
+    (Job("plain20", "train", 6, 32), [(0, 6), (0, 4), (4, 6)]), (Job("resnet20", "train", 5, 4), [(0, 5), (0, 4)]),
     (Job("resnet56", "train", 4, 16), [(0, 4)]), (Job("resnet56", "infer", 32, 16), [(0, 32)]),
     (Job("resnet18", "train", 16, 64), [(0, 16)]),
 ))  # fmt: skip

@@ -20,6 +20,7 @@ import small  # noqa: E402
 from resnet_fused.cli import main  # noqa: E402
 from resnet_fused.train import Place, checkpoint, run  # noqa: E402
 
+END = 300  # seconds: many times what an experiment takes on an idle machine
 TINY = ["--depths", "14", "8", "--seeds", "1", "--epochs", "2", "--image", "8", "--batch", "16", "--warmup", "0"]
 
 
@@ -40,7 +41,7 @@ def finished(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
     arguments = ["--data", f"folder:{images}", *TINY, "--jobs", 2, "--out", out]
     command = [sys.executable, "-m", "resnet_fused", "degradation", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=END)
     return arguments, out, done.stdout
 
 
@@ -50,7 +51,8 @@ def test_files(finished, images):
     folders = [f"{network}-seed0" for network in networks]
     assert sorted(os.listdir(out)) == sorted([*folders, *(f"degradation.{e}" for e in ("csv", "json", "svg"))])
     result = json.loads((out / "degradation.json").read_text())
-    assert result["command"].startswith("resnet-fused degradation --data folder:DIR --depths 14 8 --seeds 1")
+    assert result["command"].startswith("resnet-fused degradation --depths 14 8 --seeds 1")
+    assert result["command"].endswith(" --data folder:DIR")
     assert result["environment"]["cpu_model"] and result["settings"]["epochs"] == 2 and result["seeds"] == [0]
     assert str(images) not in json.dumps(result) and os.uname().nodename not in json.dumps(result)
     rows = list(csv.DictReader((out / "degradation.csv").open()))
@@ -101,10 +103,12 @@ def test_an_interrupted_one_goes_on(finished, images, tmp_path):
     arguments = ["--data", f"folder:{images}", *TINY, "--jobs", "1", "--out", str(out)]
     command = [sys.executable, "-m", "resnet_fused", "degradation", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as broken:
+        deadline = time.monotonic() + END
         while not list(out.rglob(checkpoint.NAME)):
+            assert broken.poll() is None and time.monotonic() < deadline, "it ended, or did not begin"
             time.sleep(0.01)
         broken.send_signal(signal.SIGTERM)
-        _, error = broken.communicate()
+        _, error = broken.communicate(timeout=END)
     assert broken.returncode == 130 and error.splitlines()[-1].startswith("interrupted; the same command goes on")
     assert not (out / "degradation.json").exists()
     assert degradation(*arguments) == 0
@@ -132,6 +136,12 @@ def test_a_place_that_cannot_be_written_to_is_a_sentence(finished, capsys, monke
     monkeypatch.setattr("resnet_fused.cli.degradation.write_atomically", full)
     assert degradation(*arguments) == 1
     assert capsys.readouterr().err == f"resnet-fused degradation: {out} cannot be written to: No space left on device\n"
+
+
+def test_processes_of_a_cluster_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert degradation("--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err.endswith("it starts the processes that it needs: call it without torchrun\n")
 
 
 @pytest.mark.parametrize("arguments, words", (

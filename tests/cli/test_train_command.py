@@ -112,6 +112,8 @@ MISTAKES = {
     "average": (["--data", "digits", "--ema", "1"], "--ema must be at least 0 and below 1"),
     "batch": (["--data", "digits", "--batch", "2000"], "--batch 2000 is more than the 1437 images"),
     "size": (["--data", "digits", "--model", "vgg16", "--image", "16"], "images of 16x16 are too small for vgg16"),
+    "one image": (["--data", "digits", "--model", "resnet18", "--image", "32", "--batch", "1"],
+                  "one image of 32x32 at a time is too little for the batch norms of resnet18"),
     "device": (["--data", "digits", "--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
     "other device": (["--data", "digits", "--device", "meta"], "--device meta cannot be used here: it is neither"),
     "no device": (["--data", "digits", "--device", "abacus"], "--device abacus cannot be used here: "),

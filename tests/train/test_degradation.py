@@ -45,7 +45,8 @@ def test_a_command_says_all_settings(given, tmp_path):
     assert (interpreter, module, name) == (sys.executable, "-m", "resnet_fused")
     options = vars(build_parser().parse_args(arguments))
     assert (options["out"], options["threads"], options["resume"]) == (str(tmp_path), 1, False)
-    assert {**{key: False for key in ("eager", "no_bias_decay", "sync_bn")}, **options}.items() >= asdict(settings).items()
+    left_out = dict.fromkeys(("eager", "no_bias_decay", "sync_bn"), False)
+    assert {**left_out, **options}.items() >= asdict(settings).items()
     (tmp_path / checkpoint.NAME).touch()
     assert "--resume" in processes.Task(settings, str(tmp_path)).command()
 
@@ -97,11 +98,12 @@ def test_interrupted_all_end(scripts, tmp_path, number):
     endless = f"import time, pathlib\nwhile True: time.sleep(0.05), pathlib.Path({str(alive)!r}).touch()"
 
     def interrupt():
-        while not alive.exists():
+        deadline = time.monotonic() + 120
+        while not alive.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         processes.run_all(scripts(endless), 1, lambda task: None, lambda: None)
@@ -118,6 +120,8 @@ def test_another_experiments_folder_is_left_alone(tmp_path, scripts):
     words = "plain8-seed0: cannot resume with other settings: --lr was 0.3, now 0.05; name another folder with --out"
     with pytest.raises(TrainError, match=words):
         train(Experiment({"data": "digits"}, (8, 14), (0,)), str(tmp_path), 1)
+    with pytest.raises(TrainError, match="--data was digits, now folder:/other"):
+        train(Experiment({"data": "folder:/other", "lr": 0.3}, (8, 14), (0,)), str(tmp_path), 1)
     assert os.listdir(tmp_path) == ["plain8-seed0"]
 
 

@@ -251,7 +251,7 @@ def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_pat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "resnet_fused", *ENDLESS, "--data", f"folder:{digits_folder}", "--timeout", "5",
+    command = [sys.executable, "-m", "resnet_fused", *ENDLESS, "--data", f"folder:{digits_folder}", "--timeout", "15",
                "--out", str(tmp_path / "run")]  # fmt: skip
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     ranks = [subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank)}, stdout=subprocess.DEVNULL,
@@ -266,7 +266,7 @@ def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_pat
         for process in ranks:
             process.kill()
             process.wait()
-    assert ranks[0].returncode == 1 and end - start < 60  # 5 s, and what the end of a process takes
+    assert ranks[0].returncode == 1 and end - start < 120  # 15 s, and what the end of a process takes
     said = words.splitlines()[-1]
-    assert said.startswith("resnet-fused train: process 0 of 2: another process ended, or did not answer within 5 s;")
+    assert said.startswith("resnet-fused train: process 0 of 2: another process ended, or did not answer within 15 s;")
     assert checkpoint.load(tmp_path / "run")["epoch"] >= 1

@@ -10,11 +10,11 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 from resnet_fused import models
 from resnet_fused.train import checkpoint
 from resnet_fused.train.degradation.processes import Task, run_all
-from resnet_fused.train.settings import Settings, TrainError, complete, place_of, restored, resumed
+from resnet_fused.train.settings import Settings, TrainError, complete, differences, place_of, restored
 
 FAMILIES = ("plain", "resnet")
 # Where they differ from those of training: a rate at which 56 layers with shortcuts learn well, and epochs enough for
-# the training errors to settle, yet few enough for four networks and three seeds in a quarter of an hour on two cores.
+# the training errors to settle, yet few enough for four networks and three seeds in an hour of one busy core.
 _DEFAULTS: dict[str, dict[str, Any]] = {"digits": dict(epochs=25, lr=0.05, warmup=2)}
 
 
@@ -109,12 +109,12 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
 
 
 def _rows(task: Task) -> list[dict[str, Any]]:
-    """Of the epochs that the task's folder has; TrainError where they are of other settings."""
+    """Of the epochs that the task's folder has; TrainError where they are of other settings or data."""
     if not checkpoint.exists(task.folder):
         return []
     saved = checkpoint.load(task.folder)
-    try:
-        resumed(restored(saved["settings"]), asdict(task.settings))
-    except TrainError as error:
-        raise TrainError(f"{task.folder}: {error}; name another folder with --out") from error
+    differing = differences(restored(saved["settings"]), task.settings)
+    if differing:
+        words = f"cannot resume with other settings: {', '.join(differing)}"
+        raise TrainError(f"{task.folder}: {words}; name another folder with --out")
     return saved["rows"]

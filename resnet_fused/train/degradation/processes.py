@@ -22,6 +22,10 @@ from resnet_fused.train import checkpoint
 from resnet_fused.train.settings import Settings, TrainError, option_of
 
 
+# What a cluster may have set for the processes of one run, which a child is not.
+OF_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
 class Task(NamedTuple):
     """A run of `resnet-fused train`; where the folder has a checkpoint, the rest of it."""
 
@@ -40,7 +44,8 @@ class Task(NamedTuple):
 class _Child:
     def __init__(self, task: Task) -> None:
         self.task, self.errors = task, tempfile.TemporaryFile()
-        environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        environment = {name: value for name, value in os.environ.items() if name not in OF_PROCESSES}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         # bufsize=0: a line that has come is read when the selector says so, and not one later.
         self.process = subprocess.Popen(task.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.errors, env=environment, bufsize=0)  # fmt: skip
