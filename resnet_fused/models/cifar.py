@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from resnet_fused.models.staged import StagedNet
 from resnet_fused.models.variants import Shape, Variation, cifar_net
-from resnet_fused.modules import BasicBlock, ConvBNAct, FusedModule, BlockLayers
+from resnet_fused.modules import BasicBlock, BlockLayers, ConvBNAct, FusedModule
 from resnet_fused.modules.members import ConvBN, Members
 
 WIDTHS = (16, 32, 64)

@@ -72,20 +72,21 @@ def create(name: str, num_classes: int | None = None, **options) -> nn.Module:
     """A network by its name, with fused units, in float32 and training mode, its weights drawn anew.
 
     num_classes: 1000 for ImageNet's networks and 10 for CIFAR's unless given. options: zero_init_residual (residual
-    networks), stride_on (bottlenecks: "3x3" or "1x1"), dropout (VGG). Of residual networks also
+    networks but preresnets), stride_on (bottlenecks: "3x3" or "1x1"), dropout (VGG). Of residual networks also
 
     block: the ordering within blocks: "original", "bn_after_add", "relu_before_add", "relu_preactivation" or
         "preactivation" (He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4); not of preresnets
     shortcut: "projection" (ImageNet's default), "padded" (CIFAR's) or "average_pool" (ResNet-D) where a block changes
         the shape; "convolution": a projection in every block; or one of the same paper's figure 2 in every block,
         "scaling", "exclusive_gating", "shortcut_gating", "dropout", which change the shape by the default
-    norm: "batch", "frozen" (torchvision's FrozenBatchNorm2d) or "sync" (nn.SyncBatchNorm)
+    norm: "batch", "frozen" (torchvision's FrozenBatchNorm2d) or "sync" (nn.SyncBatchNorm, which is fused behind
+        convolutions, not before them)
     se: squeeze-and-excitation in every block, reduction 16 (Hu et al. 2018)
     stochastic_depth: the last block's probability of being dropped, to which it rises linearly (Huang et al. 2016)
 
-    With other blocks or shortcuts than the default's, children and draws are not torchvision's. The same module runs
-    unfused within resnet_fused.backend("eager"). Raises ValueError for an unknown name, TypeError for an option that
-    the network does not have.
+    With another block or shortcut than the default's, se or stochastic_depth, children and draws are not torchvision's.
+    The same module runs unfused within resnet_fused.backend("eager"). Raises ValueError for an unknown name, TypeError
+    for an option that the network does not have.
     """
     build, _, default = entry(name)
     return build(num_classes=default if num_classes is None else num_classes, **options)

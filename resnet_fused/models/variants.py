@@ -7,7 +7,7 @@ from typing import NamedTuple, Sequence
 from torch import nn
 
 from resnet_fused.models.staged import StagedNet, Stem
-from resnet_fused.modules import ORDERINGS, ConvBNAct, BlockLayers, NormAct, BlockOptions
+from resnet_fused.modules import ORDERINGS, BlockLayers, BlockOptions, ConvBNAct, NormAct
 from resnet_fused.modules.residual import EXPANSION
 from resnet_fused.modules.shortcuts import SHORTCUTS
 from resnet_fused.modules.torchvision import INSTALLED, FrozenBatchNorm2d
@@ -37,6 +37,8 @@ class Variation(NamedTuple):
             raise ValueError(f"stochastic_depth={self.stochastic_depth}: expected at least 0 and below 1")
         if zero_init_residual and not ORDERINGS[self.block].zero_init:
             raise ValueError(f"zero_init_residual: in a {self.block} block the last batch norm does not end the branch")
+        if zero_init_residual and self.norm == "frozen":
+            raise ValueError("zero_init_residual: a frozen batch norm would stay zero")
 
     def is_original(self, shortcut: str) -> bool:
         """Whether the blocks are those of torchvision, or of the paper for CIFAR; `shortcut`: which they have."""

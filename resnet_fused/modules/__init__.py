@@ -9,8 +9,8 @@ from resnet_fused.modules.preactivation import NormAct
 from resnet_fused.modules.residual import (
     ORDERINGS,
     BlockLayers,
-    NormAfterAdditionBlock,
     BlockOptions,
+    NormAfterAdditionBlock,
     OriginalBlock,
     PreactivationBlock,
     ReluBeforeAdditionBlock,

@@ -21,6 +21,7 @@ from resnet_fused.modules.members import (
     check_members,
     check_shortcut,
     is_shared,
+    is_synchronized,
 )
 from resnet_fused.modules.problem import problem_of
 from resnet_fused.modules.running_statistics import tracks, update_running_statistics
@@ -77,7 +78,7 @@ class Prepared(NamedTuple):
     sizes: list[tuple[int, ...]]  # of what each of them normalises
     problem: Callable[[], Hashable]
     run: Callable[[str], tuple[Tensor, list]]  # on a backend → out, the batches' statistics by branch
-    shared: bool = False  # whether statistics are those of several processes
+    synchronized: bool = False  # the backend is chosen by rule: eager is another thing, or raises
 
 
 class ChainUnit(NamedTuple):
@@ -99,10 +100,10 @@ class FusedModule(nn.Module):
     children. The eager forward runs whenever anything is unusual: foreign or hooked children, inputs that eager rejects
     (so that its exception and its words are eager's own), dtypes or devices without kernels.
 
-    nn.SyncBatchNorm is fused too, on CPUs as well, where eager's raises. Then all processes of its group must run the
-    unit fused, or all eager: what they tell each other differs. A batch of no images takes part. Its derivatives are
-    the gradients of one backward pass; a second derivative raises RuntimeError, and under torch.compile, functorch
-    transforms and forward-mode AD eager has its say.
+    nn.SyncBatchNorm behind a convolution is fused too, on CPUs as well, where eager's raises. Then all processes of its
+    group must run the unit fused, or all eager: what they tell each other differs. A batch of no images takes part. Its
+    derivatives are the gradients of one backward pass; a second derivative raises RuntimeError, and under
+    torch.compile, functorch transforms and forward-mode AD eager has its say.
     """
 
     def members(self) -> Members:
@@ -141,7 +142,7 @@ class FusedModule(nn.Module):
             unit = self.prepare(x, *call)
         except Obstacle as obstacle:
             return self._eager(x, call, str(obstacle))
-        if unit.shared:
+        if unit.synchronized:
             choice = dispatch.choose_shared(unit.operand)
         else:
             choice = dispatch.choose_for(unit.operand, unit.problem, lambda: self._trial(x, call))
@@ -221,8 +222,7 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
     sizes = check_input(branches, main, operand, weights, identity)
     if identity and operand.dtype != x.dtype and not chain.in_place_sum:
         raise Obstacle("autocast promotes the sum with its input")
-    shared = is_shared(branches)
-    check_transforms(branches, shared)
+    check_transforms(branches, is_shared(branches))
     shortcut = chain.shortcut(operand)
     if shortcut is not None:
         check_shortcut(shortcut, operand, sizes[main - 1])
@@ -241,7 +241,7 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
     def problem():
         return problem_of(branches, main, identity, given, pool, operand, weights)
 
-    return Prepared(operand, branches, sizes, problem, run, shared)
+    return Prepared(operand, branches, sizes, problem, run, is_synchronized(branches))
 
 
 def _scaled(branch: Branch, scale: float) -> Branch:

@@ -156,6 +156,12 @@ def is_shared(branches: list[Branch]) -> bool:
     return any(branch.unit.group is not None for branch in branches)
 
 
+def is_synchronized(branches: list[Branch]) -> bool:
+    """Whether any would be for eager, which counts a group of one process as several and raises on CPUs."""
+    synchronized = any(type(branch.bn) is nn.SyncBatchNorm and branch.bn.training for branch in branches)
+    return synchronized and dist.is_available() and dist.is_initialized()
+
+
 def norm_of(bn: nn.Module) -> tuple[BatchNorm, bool]:
     """Its tensors, and whether it normalises by running statistics: nn.BatchNorm2d.forward's own rule."""
     norm = BatchNorm(bn.weight, bn.bias, bn.running_mean, bn.running_var)

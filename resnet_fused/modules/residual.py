@@ -70,6 +70,7 @@ class ResidualBlock(FusedModule):
     bare_projection = False  # without batch norm: one follows the sum, or stands before the next convolutions
     owns_identity = True  # whether the unit adds the shortcut itself
     owns_projection = True
+    takes_preactivated = False
     zero_init = True  # whether F starts as zero with its last batch norm's scale, and trains
 
     def __init__(
@@ -77,6 +78,8 @@ class ResidualBlock(FusedModule):
         options: BlockOptions = BlockOptions(), preactivated: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        if preactivated and not self.takes_preactivated:
+            raise ValueError(f"a {type(self).__name__} has no batch norm before its first convolution")
         if options.change not in CHANGES:
             raise ValueError(f"there is no change of shape {options.change!r}; expected one of {', '.join(CHANGES)}")
         if not 0 <= options.stochastic_depth < 1:
@@ -107,7 +110,7 @@ class ResidualBlock(FusedModule):
 
     def projects(self) -> bool:
         """Whether the shortcut is one that a unit can hold besides x itself."""
-        return isinstance(self.shortcut, nn.Conv2d if self.bare_projection else Projection)
+        return type(self.shortcut) is (nn.Conv2d if self.bare_projection else Projection)
 
     def owns(self) -> bool:
         return self.owns_identity if self.shortcut is None else self.owns_projection and self.projects()
@@ -211,7 +214,8 @@ class ReluBeforeAdditionBlock(ResidualBlock):
 class ReluPreactivationBlock(ResidualBlock):
     """bn_n(conv_n(… relu(bn_1(conv_1(relu(x)))) …)) + shortcut: figure 4 (d).
 
-    PyTorch's ReLU of x, then one residual chain of which a projection, reading relu(x) too, is part.
+    PyTorch's ReLU of x, then one residual chain of which a projection, reading relu(x) too, is part. A pooled
+    projection reads x.
     """
 
     owns_identity = False
@@ -236,10 +240,11 @@ class PreactivationBlock(ResidualBlock):
 
     One pre-activation chain. A projection is a bare convolution that reads relu(bn_1(x)), as in the authors' networks
     (github.com/KaimingHe/resnet-1k-layers); where F is changed before the sum, it and F read what a unit of batch norm
-    and ReLU left. `preactivated`: x is activated already, as behind an ImageNet network's stem, and there is no bn1.
+    and ReLU left. A pooled projection reads x. A SyncBatchNorm before a convolution runs eager. `preactivated`: x is
+    activated already, as behind an ImageNet network's stem, and there is no bn1.
     """
 
-    bare_projection = True
+    bare_projection = takes_preactivated = True
     zero_init = False  # F ends in a convolution
 
     @staticmethod

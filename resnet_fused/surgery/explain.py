@@ -62,7 +62,10 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
     names = {module: name or "(model)" for name, module in model.named_modules()}
     # A unit made for the call, of children of the model, stands where its first child does.
     places = [r.module if r.module in names else next(r.module.children()) for r in records]
-    ran = {place: Row(_name(r.module, names), _kind(r.module), *r[1:]) for place, r in zip(places, records)}
+    ran: dict[nn.Module, Row] = {}
+    for place, r in zip(places, records):
+        if place not in ran or ran[place].backend is not None:  # of a module's several units the one that ran eager
+            ran[place] = Row(_name(r.module, names), _kind(r.module), *r[1:])
     rows, inside = [], {child for r in records if r.module not in names for child in _unit_children(r.module)}
     for module, name in names.items():
         if module in ran:

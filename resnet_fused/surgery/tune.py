@@ -40,5 +40,5 @@ def tune(
 
 
 def units(model: nn.Module) -> int:
-    """How often tune() will notify of a model each of whose fused modules is called once."""
+    """How often tune() will notify of a model each of whose fused modules is one unit, called once."""
     return sum(isinstance(module, FusedModule) for module in model.modules())

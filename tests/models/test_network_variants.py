@@ -138,6 +138,8 @@ def test_draws_leave_the_gates_shut():
 def test_zero_init_residual():
     model = models.create("resnet20", block="relu_preactivation", zero_init_residual=True)
     assert all(b.bn2.weight.eq(0).all() and b.bn1.weight.eq(1).all() for b in blocks(model))
+    with pytest.raises(ValueError, match="a frozen batch norm would stay zero"):
+        models.create("resnet20", norm="frozen", zero_init_residual=True)
 
 
 NETWORKS = {

@@ -265,6 +265,19 @@ def test_what_is_refused(name, kind, words, two):
             assert_bit_equal(after[key], before[key])
 
 
+def test_a_group_of_one_process_is_not_measured(tmp_path):
+    """Eager's raises on a CPU as soon as there is a group."""
+    case = Case("basic_projection", (4,))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with dispatch.measuring("always"), record() as records:
+            ours = step(_fused(case), _input(case))
+    finally:
+        dist.destroy_process_group()
+    assert [r.backend for r in records] == ["cpu"]
+    torch.testing.assert_close(ours, step(resnet_fused.fuse(_build(case)), _input(case)), rtol=0, atol=0)
+
+
 def test_without_a_group_it_is_a_plain_batch_norm():
     """In training, in evaluation and without running statistics: bit by bit what nn.BatchNorm2d becomes."""
     case = Case("bottleneck_projection", (4,))

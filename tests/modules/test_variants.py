@@ -11,9 +11,9 @@ from torch.autograd import gradcheck
 from variants import ALL, EXTRAS, FEW, MODES, PLAIN, Variant, draw, results, run_seeded
 
 import resnet_fused
-from resnet_fused.modules import ORDERINGS, BlockLayers, NormAct, BlockOptions, SqueezeExcitation, record
+from resnet_fused.modules import ORDERINGS, BlockLayers, BlockOptions, NormAct, SqueezeExcitation, record
 from resnet_fused.modules.branch_options import stochastic_depth
-from resnet_fused.modules.shortcuts import SHORTCUTS, AveragePoolProjection, ConstantScaling, ZeroPadding
+from resnet_fused.modules.shortcuts import SHORTCUTS, AveragePoolProjection, ConstantScaling, Projection, ZeroPadding
 
 LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
@@ -308,6 +308,8 @@ def test_constructors_errors():
     ):
         with pytest.raises(ValueError, match=words):
             ORDERINGS["original"](4, 4, options=build())
+    with pytest.raises(ValueError, match="a NormAfterAdditionBlock has no batch norm before its first convolution"):
+        ORDERINGS["bn_after_add"](4, 4, preactivated=True)
     for layers, words in (
         (BlockLayers("wide"), "there are no layers 'wide'"),
         (BlockLayers("basic", stride_on="1x1"), "a basic block has no 1x1 convolution"),
@@ -352,6 +354,20 @@ def test_hooks_on_children_act(ordering):
     with record() as records:
         block(torch.randn(2, 4, 5, 5))
     assert calls and None in {r.backend for r in records}
+    assert None in {row.backend for row in resnet_fused.explain(block, torch.randn(2, 4, 5, 5)).rows}
+
+
+def test_a_shortcut_of_another_kind_is_called():
+    class Negated(Projection):
+        def forward(self, x):
+            return -super().forward(x)
+
+    block = ORDERINGS["original"](4, 6, 2).double().eval()
+    x, conv_bn = torch.randn(2, 4, 5, 5, dtype=torch.float64), block.shortcut
+    branch = ORDERINGS["original"].branch(block, x, False)
+    conv_bn.__class__ = Negated
+    torch.testing.assert_close(block(x), torch.relu(branch + conv_bn(x)), rtol=1e-12, atol=1e-12)  # roundings
+    assert not torch.allclose(block(x), torch.relu(branch - conv_bn(x)))
 
 
 @pytest.mark.parametrize("ordering", ("bn_after_add", "preactivation"))
