@@ -89,8 +89,10 @@ def _automatic(device, dtype, unavailable, times, shared) -> Choice:
     reason = why_cannot("cpu", device, dtype, unavailable)
     if reason is None:
         default = Choice("cpu", f"SIMD kernels for {device} {_name(dtype)}")
-    elif shared and why_cannot("library", device, dtype, unavailable) is None:
-        default = Choice("library", "statistics are shared with other processes, where measurements may differ")
+    elif shared and candidates(device, dtype, unavailable):
+        served = why_cannot("library", device, dtype, unavailable) is None
+        reason = "statistics are shared with other processes, where measurements may differ"
+        default = Choice("library" if served else EAGER, reason)
     elif device == "cuda" and candidates(device, dtype, unavailable):
         default = Choice(EAGER, "not measured yet on this GPU")
     else:

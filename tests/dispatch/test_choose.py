@@ -61,6 +61,8 @@ def test_what_is_shared_with_other_processes_is_chosen_by_rule():
     assert choose("cuda", torch.float16, "auto", built, shared=True).backend == "library"
     assert choose("cuda", torch.float16, "auto", built).backend == "eager"
     assert choose("cuda", torch.float16, "auto", BUILT, shared=True).backend == "eager"
+    alone = choose("cuda", torch.float16, "auto", {**BUILT, "triton": None}, shared=True)
+    assert alone.backend == "eager" and "measurements may differ" in alone.reason
     assert choose("cpu", torch.float32, "auto", BUILT, shared=True).backend == "cpu"
     assert choose("cuda", torch.float16, "triton", built, shared=True) == Choice("triton", "asked for")
 
