@@ -45,6 +45,7 @@ def finished(images, tmp_path_factory):
     return arguments, out, done.stdout
 
 
+@pytest.mark.slow
 def test_files(finished, images):
     _, out, _ = finished
     networks = ["plain14", "plain8", "resnet14", "resnet8"]
@@ -66,6 +67,7 @@ def test_files(finished, images):
     assert [c["shallow"] for c in result["comparisons"]] == [8, 8] and len(result["findings"]) == 2
 
 
+@pytest.mark.slow
 def test_words(finished):
     _, out, text = finished
     lines = text.splitlines()
@@ -74,6 +76,7 @@ def test_words(finished):
     assert lines[-3:] == [*findings, f"degradation.svg, degradation.csv and degradation.json are in {out}"]
 
 
+@pytest.mark.slow
 def test_each_network_is_a_run_of_train_by_one_thread(finished, images, tmp_path):
     """The same numbers as resnet_fused.train.run gives for that network and seed."""
     given = dict(data=f"folder:{images}", model="plain8", epochs=2, image=8, batch=16, warmup=0, seed=0)
@@ -81,6 +84,7 @@ def test_each_network_is_a_run_of_train_by_one_thread(finished, images, tmp_path
     assert small.table(tmp_path) == small.table(finished[1] / "plain8-seed0")
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice(finished, capsys, monkeypatch):
     arguments, out, text = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.suffix in (".pt", ".csv", ".svg")}
@@ -127,6 +131,7 @@ def test_a_mistake_is_a_sentence(arguments, words, tmp_path, capsys):
     assert not captured.out and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_to_is_a_sentence(finished, capsys, monkeypatch):
     arguments, out, _ = finished
 

@@ -24,6 +24,7 @@ from resnet_fused.train import Place, SaidElsewhere, TrainError, checkpoint, run
 from resnet_fused.train import run as _run_function
 from resnet_fused.train.processes import joined
 
+pytestmark = pytest.mark.slow  # whole runs
 run_module = sys.modules[_run_function.__module__]
 # 64 images in steps of 18: 9+9 in two processes, 5+5+4+4 in four.
 CHOSEN = {"model": "resnet20", "image": 8, "batch": 18, "epochs": 5, "warmup": 1, "ema": 0.8, "sync_bn": True,
@@ -145,7 +146,6 @@ def _of_four(rank: int, folder: Path) -> int:
     return len(_go(folder, 3, parallel="fsdp").rows)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_in_four_processes_and_back(digits_folder, places, tmp_path):
     going = tmp_path / "going"
     _go(going, 2, {"data": f"folder:{digits_folder}", **CHOSEN})
@@ -245,7 +245,6 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
     assert len(_go(tmp_path / "run", saved["epoch"] + 1, double=False).rows) == saved["epoch"] + 1
 
 
-@pytest.mark.slow
 def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_path):
     """Without torchrun, which would end them: one that is stopped keeps its connections and says nothing."""
     with socket.socket() as probe:
