@@ -101,8 +101,8 @@ def output_size(x_size, weight: Tensor, conv: Conv) -> tuple[int, int]:
             ops.output_extent(W, S, stride[1], padding[1], dilation[1]))  # fmt: skip
 
 
-def batch_affine(kernels, unit: Unit, raw: Tensor, stats: Tensor, bn: BatchNorm) -> tuple[Tensor, Tensor]:
-    """The affine of the batch's statistics, and these, as residual_chain returns them."""
+def batch_affine(kernels, unit, raw: Tensor, stats: Tensor, bn: BatchNorm) -> tuple[Tensor, Tensor]:
+    """The affine of the batch's statistics, and these, as residual_chain returns them; unit: what has eps and group."""
     count = raw.shape[0] * raw.shape[2] * raw.shape[3]
     if unit.group is None:
         return kernels.bn_finalize(stats, count, bn.weight, bn.bias, unit.eps), stats
@@ -326,8 +326,9 @@ def gradient_of(parameter: Tensor, total: Tensor) -> Tensor:
     return total.to(parameter.dtype, copy=True)
 
 
-def batch_means(kernels, unit: Unit, sums: Tensor, count: int, gamma: Tensor | None, beta: Tensor | None):
-    """→ the means of `sums` over the batch, dgamma, dbeta (this process's own); count: this process's values."""
+def batch_means(kernels, unit, sums: Tensor, count: int, gamma: Tensor | None, beta: Tensor | None):
+    """→ the means of `sums` over the batch, dgamma, dbeta (this process's own); count: this process's values, unit:
+    what has a group."""
     means, dgamma, dbeta = kernels.bn_backward_finalize(sums, count, gamma, beta)
     if unit.group is not None:
         means = synchronize.mean_sums(sums, count, unit.group)

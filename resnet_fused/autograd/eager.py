@@ -12,6 +12,8 @@ def row(vector):
 
 def batch_norm(norm, x, gamma, beta, affine):
     """By `norm.batch_stats` and `norm.eps`; with running statistics the mean and invstd in `affine` are constants."""
+    if norm.group is not None:
+        raise RuntimeError("a synchronized batch norm has no second derivative: it would need other processes' batches")
     wide = x if x.dtype == torch.float64 else x.float()
     if norm.batch_stats:
         # Spelled out: vmap over the second derivative of F.batch_norm fails (it adds in place).
@@ -25,8 +27,6 @@ def batch_norm(norm, x, gamma, beta, affine):
 
 
 def conv_bn(unit, x, weight, gamma, beta, affine):
-    if unit.group is not None:
-        raise RuntimeError("a synchronized batch norm has no second derivative: it would need other processes' batches")
     return batch_norm(unit, F.conv2d(x, weight, None, *unit.conv), gamma, beta, affine)
 
 

@@ -21,7 +21,7 @@ class _NormAct(torch.autograd.Function):
     def forward(backend, norm, x, *bn):
         kernels = ops.get(backend)
         stats = kernels.bn_statistics(x) if norm.batch_stats else None
-        affine = norm_affine(kernels, norm, x, stats, BatchNorm(*bn))
+        affine, stats = norm_affine(kernels, norm, x, stats, BatchNorm(*bn))
         return kernels.bn_apply(x, affine, True), affine, stats
 
     @staticmethod
@@ -99,7 +99,7 @@ class _NormActBackward(torch.autograd.Function):
 
 
 def norm_act(backend: str, norm: Norm, x: Tensor, bn: BatchNorm):
-    """relu(bn(x)) → (out, statistics): [2, C], batch mean and sum of squared deviations, None where it is frozen.
+    """relu(bn(x)) → (out, statistics): [2, C] as residual_chain's, None where it is frozen.
 
     x: [N, C, H, W] → the same size. Ioffe & Szegedy 2015 (Batch Normalization), algorithm 1.
     """

@@ -16,11 +16,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from resnet_fused import ops
 from resnet_fused.autograd import eager
-from resnet_fused.autograd.chain import BatchNorm, Conv, apply, apply_backward, frozen_affine, pack, unpack
+from resnet_fused.autograd.chain import (
+    BatchNorm,
+    Conv,
+    apply,
+    apply_backward,
+    batch_affine,
+    batch_means,
+    frozen_affine,
+    pack,
+    unpack,
+)
 
 
 # Not tuples: torch.func takes a Function's tuple arguments apart, but not their tangents.
@@ -30,7 +41,7 @@ class Norm:
 
     batch_stats: bool  # statistics of the batch; False: running statistics ("frozen")
     eps: float
-    group: None = None  # as a Unit's: the statistics are those of this process alone
+    group: dist.ProcessGroup | None = None  # as a Unit's
 
 
 @dataclass(frozen=True)
@@ -69,11 +80,11 @@ class Item(NamedTuple):
     affine: Tensor | None
 
 
-def norm_affine(kernels, norm: Norm, x: Tensor, stats: Tensor | None, bn: BatchNorm) -> Tensor:
-    """x's affine, from its statistics or, frozen, from the running ones."""
+def norm_affine(kernels, norm: Norm, x: Tensor, stats: Tensor | None, bn: BatchNorm) -> tuple[Tensor, Tensor | None]:
+    """x's affine, from its statistics or, frozen, from the running ones; and the statistics as they are returned."""
     if norm.batch_stats:
-        return kernels.bn_finalize(stats, x.shape[0] * x.shape[2] * x.shape[3], bn.weight, bn.bias, norm.eps)
-    return frozen_affine(kernels, bn, norm.eps, _acc(x))
+        return batch_affine(kernels, norm, x, stats, bn)
+    return frozen_affine(kernels, bn, norm.eps, _acc(x)), None
 
 
 def _acc(x: Tensor) -> torch.dtype:
@@ -99,9 +110,9 @@ def _forward(spec: PreChain, x: Tensor, shortcut: Tensor | None, tensors):
     y, residual = x, x if spec.identity else shortcut
     stats = kernels.bn_statistics(x) if _by_batch(norms[0]) else None
     for i, (unit, (weight, bn)) in enumerate(zip(spec.units, items)):
-        affine = None if unit.norm is None else norm_affine(kernels, unit.norm, y, stats, bn)
+        affine, stats = (None, None) if unit.norm is None else norm_affine(kernels, unit.norm, y, stats, bn)
         read = (affine, affine is not None)
-        results.append((affine, stats if _by_batch(unit.norm) else None))
+        results.append((affine, stats))
         if i == 0 and spec.projection:
             residual, _ = kernels.conv_fprop(x, items[n][0], *spec.projection[0], *read, False, None, None, None, False)
         statistics, epilogue = i + 1 < n and _by_batch(norms[i + 1]), (None, None)
@@ -235,7 +246,7 @@ def norm_gradients(kernels, norm: Norm, x: Tensor, affine: Tensor, sums: Tensor 
     means, gradients = None, (None, None)
     if sums is not None:
         parameters = [p if want else None for p, want in zip(parameters, wanted)]
-        means, *gradients = kernels.bn_backward_finalize(sums, x.shape[0] * x.shape[2] * x.shape[3], *parameters)
+        means, *gradients = batch_means(kernels, norm, sums, x.shape[0] * x.shape[2] * x.shape[3], *parameters)
     if not norm.batch_stats:
         means = torch.zeros_like(affine[:2])
     return means, *(gradient if want else None for gradient, want in zip(gradients, wanted))
@@ -302,7 +313,7 @@ def preactivation_chain(spec: PreChain, x: Tensor, parameters, shortcut: Tensor 
 
     x: [N, C, H, W]; parameters: per unit, projection last, (weight [K, C/groups, R, S], BatchNorm, of None where there
     is none); shortcut: of the output's size and x's dtype where spec.given, else None. `statistics` holds for each item
-    [2, C] (batch mean and sum of squared deviations of what its batch norm reads), or None; they carry no gradient.
+    [2, C] (of what its batch norm reads, as in residual_chain), or None; they carry no gradient.
     He et al. 2016 (Identity Mappings in Deep Residual Networks), section 4.1 and figure 4.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]

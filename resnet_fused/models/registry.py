@@ -79,8 +79,7 @@ def create(name: str, num_classes: int | None = None, **options) -> nn.Module:
     shortcut: "projection" (ImageNet's default), "padded" (CIFAR's) or "average_pool" (ResNet-D) where a block changes
         the shape; "convolution": a projection in every block; or one of the same paper's figure 2 in every block,
         "scaling", "exclusive_gating", "shortcut_gating", "dropout", which change the shape by the default
-    norm: "batch", "frozen" (torchvision's FrozenBatchNorm2d) or "sync" (nn.SyncBatchNorm, which is fused behind
-        convolutions, not before them)
+    norm: "batch", "frozen" (torchvision's FrozenBatchNorm2d) or "sync" (nn.SyncBatchNorm)
     se: squeeze-and-excitation in every block, reduction 16 (Hu et al. 2018)
     stochastic_depth: the last block's probability of being dropped, to which it rises linearly (Huang et al. 2016)
 

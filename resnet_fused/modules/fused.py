@@ -100,10 +100,10 @@ class FusedModule(nn.Module):
     children. The eager forward runs whenever anything is unusual: foreign or hooked children, inputs that eager rejects
     (so that its exception and its words are eager's own), dtypes or devices without kernels.
 
-    nn.SyncBatchNorm behind a convolution is fused too, on CPUs as well, where eager's raises. Then all processes of its
-    group must run the unit fused, or all eager: what they tell each other differs. A batch of no images takes part. Its
-    derivatives are the gradients of one backward pass; a second derivative raises RuntimeError, and under
-    torch.compile, functorch transforms and forward-mode AD eager has its say.
+    nn.SyncBatchNorm is fused too, on CPUs as well, where eager's raises. Then all processes of its group must run the
+    unit fused, or all eager: what they tell each other differs. A batch of no images takes part. Its derivatives are
+    the gradients of one backward pass; a second derivative raises RuntimeError, and under torch.compile, functorch
+    transforms and forward-mode AD eager has its say.
     """
 
     def members(self) -> Members:
@@ -229,7 +229,7 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
     given, pool = shortcut is not None, members.pool is not None
 
     def run(backend: str):
-        backend = backend if operand.shape[0] else "reference"  # which alone takes a shard without images
+        backend = backend_for(backend, operand)
         units = tuple(branch.unit for branch in branches)
         norms = [branch.used_norm() for branch in branches]
         if pool:
@@ -242,6 +242,11 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
         return problem_of(branches, main, identity, given, pool, operand, weights)
 
     return Prepared(operand, branches, sizes, problem, run, is_synchronized(branches))
+
+
+def backend_for(backend: str, x: Tensor) -> str:
+    """The reference alone takes a shard without images."""
+    return backend if x.shape[0] else "reference"
 
 
 def _scaled(branch: Branch, scale: float) -> Branch:

@@ -140,10 +140,10 @@ def _branch(pair: ConvBN, relu: bool) -> Branch:
     conv, bn = pair
     norm, frozen = norm_of(bn)
     geometry = Conv(conv.stride, conv.padding, conv.dilation, conv.groups)
-    return Branch(bn, Unit(geometry, not frozen, bn.eps, relu, _group(bn)), conv.weight, norm)
+    return Branch(bn, Unit(geometry, not frozen, bn.eps, relu, group_of(bn)), conv.weight, norm)
 
 
-def _group(bn: nn.Module) -> dist.ProcessGroup | None:
+def group_of(bn: nn.Module) -> dist.ProcessGroup | None:
     """Whose batches together have the statistics, by nn.SyncBatchNorm.forward's rule; None: this process's alone."""
     if type(bn) is not nn.SyncBatchNorm or not bn.training or not (dist.is_available() and dist.is_initialized()):
         return None
@@ -154,6 +154,11 @@ def _group(bn: nn.Module) -> dist.ProcessGroup | None:
 def is_shared(branches: list[Branch]) -> bool:
     """Whether any statistics are those of several processes."""
     return any(branch.unit.group is not None for branch in branches)
+
+
+def may_be_empty(branches: list[Branch]) -> bool:
+    """A shard without images has its part in the others' statistics, if it needs none of its own."""
+    return is_shared(branches) and all(b.unit.group is not None or not b.unit.batch_stats for b in branches)
 
 
 def is_synchronized(branches: list[Branch]) -> bool:
@@ -175,14 +180,13 @@ def check_input(branches: list[Branch], main: int, x: Tensor, weights, identity:
 
     Raises Obstacle for an input that eager rejects or that the kernels do not take; eager then has its say.
     """
-    # A shard without images has its part in the others' statistics, if it needs none of its own.
-    may_be_empty = is_shared(branches) and all(b.unit.group is not None or not b.unit.batch_stats for b in branches)
+    empty = may_be_empty(branches)
     sizes, size = [], tuple(x.shape)
     for i, (branch, weight) in enumerate(zip(branches, weights)):
         if i == main:  # the projection reads the unit's own input
             size = tuple(x.shape)
         size = _check_branch(size, x.dtype, x.device, weight, branch)
-        if size[0] < 1 and not may_be_empty:
+        if size[0] < 1 and not empty:
             raise Obstacle("the input is empty")
         sizes.append(size)
     shortcut = tuple(x.shape) if identity else sizes[-1]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resnet_fused import autograd
 from resnet_fused.autograd import BatchNorm, Conv
-from resnet_fused.modules.fused import FusedModule, Prepared, autocast, check_transforms
+from resnet_fused.modules.fused import FusedModule, Prepared, autocast, backend_for, check_transforms
 from resnet_fused.modules.members import (
     Branch,
     Obstacle,
@@ -21,10 +21,13 @@ from resnet_fused.modules.members import (
     check_shortcut,
     check_type,
     check_weight,
+    group_of,
+    is_shared,
+    is_synchronized,
+    may_be_empty,
     norm_of,
 )
 from resnet_fused.modules.problem import PreactivationProblem, gradients_of, is_channels_last
-from resnet_fused.modules.torchvision import FrozenBatchNorm2d
 
 _ABSENT = BatchNorm(None, None, None, None)
 
@@ -66,7 +69,6 @@ def _check_children(convs, norms, relus) -> None:
         check_conv(conv)
         check_plain(conv)
     for bn in norms:
-        check_type(bn, nn.BatchNorm2d, FrozenBatchNorm2d)
         check_bn(bn)
         check_plain(bn)
     for relu in relus:
@@ -80,7 +82,7 @@ def _conv_of(conv: nn.Module) -> Conv:
 
 def _norm_branch(bn: nn.Module) -> Branch:
     norm, frozen = norm_of(bn)
-    return Branch(bn, autograd.Norm(not frozen, bn.eps), None, norm)
+    return Branch(bn, autograd.Norm(not frozen, bn.eps, group_of(bn)), None, norm)
 
 
 def _checked_operand(x: Tensor, *weights: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -91,15 +93,24 @@ def _checked_operand(x: Tensor, *weights: Tensor) -> tuple[Tensor, list[Tensor]]
     return operand, weights
 
 
+def _check_not_empty(size: tuple[int, ...], branches: list[Branch]) -> None:
+    if 0 in size[1:] or (size[0] == 0 and not may_be_empty(branches)):
+        raise Obstacle("the input is empty")
+
+
+def _alone(branch: Branch) -> bool:
+    """Whether it normalises by the statistics of this process's batch alone."""
+    return branch.unit.batch_stats and branch.unit.group is None
+
+
 def _check_sizes(members: PreMembers, branches: list[Branch], x: Tensor, weights) -> tuple[list, tuple[int, ...]]:
     """→ the sizes that the batch norms normalise, and the output's; Obstacle for what eager rejects."""
     about, size, sizes, norms = (x.dtype, x.device), tuple(x.shape), [], iter(branches)
-    if 0 in size:
-        raise Obstacle("the input is empty")
+    _check_not_empty(size, branches)
     for pair, weight in zip(members.main, weights):
         if pair.bn is not None:
             branch = next(norms)
-            check_norm(size, *about, branch.bn, branch.norm, branch.unit.batch_stats)
+            check_norm(size, *about, branch.bn, branch.norm, _alone(branch))
             sizes.append(size)
         size = check_weight(size, *about, weight, _conv_of(pair.conv))
     for conv in members.projection:
@@ -121,7 +132,7 @@ def prepare_preactivation(x: Tensor, unit: PreactivationUnit) -> Prepared:
         raise Obstacle("the shortcut's shape is not the main branch's")
     if shortcut is not None:
         check_shortcut(shortcut, operand, size)
-    check_transforms(branches)
+    check_transforms(branches, is_shared(branches))
     norms = iter(branches)
     by_unit = [next(norms) if pair.bn is not None else None for pair in members.main]
     units = tuple(
@@ -131,6 +142,7 @@ def prepare_preactivation(x: Tensor, unit: PreactivationUnit) -> Prepared:
     projection = tuple(map(_conv_of, members.projection))
 
     def run(backend: str):
+        backend = backend_for(backend, operand)
         spec = autograd.PreChain(backend, units, projection, unit.identity, shortcut is not None, unit.scale)
         used = [_ABSENT if branch is None else branch.used_norm() for branch in by_unit]
         parameters = tuple(zip(weights, (*used, *(_ABSENT for _ in projection))))
@@ -146,7 +158,7 @@ def prepare_preactivation(x: Tensor, unit: PreactivationUnit) -> Prepared:
             shortcut is not None, gradients_of(operand, tensors),
         )  # fmt: skip
 
-    return Prepared(operand, branches, sizes, problem, run)
+    return Prepared(operand, branches, sizes, problem, run, is_synchronized(branches))
 
 
 def prepare_norm_act(x: Tensor, bn: nn.Module, relu: nn.Module) -> Prepared:
@@ -154,13 +166,12 @@ def prepare_norm_act(x: Tensor, bn: nn.Module, relu: nn.Module) -> Prepared:
     _check_children((), (bn,), (relu,))
     check_activation(x)
     branch, size = _norm_branch(bn), tuple(x.shape)
-    if 0 in size:
-        raise Obstacle("the input is empty")
-    check_norm(size, x.dtype, x.device, bn, branch.norm, branch.unit.batch_stats)
-    check_transforms([branch])
+    _check_not_empty(size, [branch])
+    check_norm(size, x.dtype, x.device, bn, branch.norm, _alone(branch))
+    check_transforms([branch], is_shared([branch]))
 
     def run(backend: str):
-        out, stats = autograd.norm_act(backend, branch.unit, x, branch.used_norm())
+        out, stats = autograd.norm_act(backend_for(backend, x), branch.unit, x, branch.used_norm())
         return out, [stats]
 
     def problem():
@@ -168,7 +179,7 @@ def prepare_norm_act(x: Tensor, bn: nn.Module, relu: nn.Module) -> Prepared:
         layouts = (is_channels_last(x),)
         return PreactivationProblem(x.dtype, size, layouts, (), (branch.unit,), (), False, False, gradients)
 
-    return Prepared(x, [branch], [size], problem, run)
+    return Prepared(x, [branch], [size], problem, run, is_synchronized([branch]))
 
 
 class NormAct(FusedModule):

@@ -240,8 +240,8 @@ class PreactivationBlock(ResidualBlock):
 
     One pre-activation chain. A projection is a bare convolution that reads relu(bn_1(x)), as in the authors' networks
     (github.com/KaimingHe/resnet-1k-layers); where F is changed before the sum, it and F read what a unit of batch norm
-    and ReLU left. A pooled projection reads x. A SyncBatchNorm before a convolution runs eager. `preactivated`: x is
-    activated already, as behind an ImageNet network's stem, and there is no bn1.
+    and ReLU left. A pooled projection reads x. `preactivated`: x is activated already, as behind an ImageNet network's
+    stem, and there is no bn1.
     """
 
     bare_projection = takes_preactivated = True

@@ -321,15 +321,6 @@ def test_constructors_errors():
     assert len(SHORTCUTS) == 8 and len(ORDERINGS) == 5
 
 
-@pytest.mark.parametrize("ordering", ("original", "preactivation"))
-def test_a_synchronised_batch_norm_is_left_to_eager(ordering):
-    block = ORDERINGS[ordering](4, 4, options=BlockOptions(norm_layer=nn.SyncBatchNorm)).eval()
-    with record() as records:
-        block(torch.randn(2, 4, 5, 5))
-    if ordering == "preactivation":
-        assert [r.backend for r in records] == [None]
-
-
 @pytest.mark.parametrize("ordering", ORDERINGS)
 def test_a_measurement_leaves_nothing(ordering):
     """Neither running statistics nor draws differ where every unit was timed first."""
