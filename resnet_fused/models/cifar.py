@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resnet_fused.models.staged import StagedNet
 from resnet_fused.models.variants import Shape, Variation, cifar_net
 from resnet_fused.modules import BasicBlock, BlockLayers, ConvBNAct, FusedModule
 from resnet_fused.modules.members import ConvBN, Members
+from resnet_fused.modules.shortcuts import zero_padded
 
 WIDTHS = (16, 32, 64)
 
@@ -38,8 +38,7 @@ class PaddedBlock(FusedModule):
         return Members((ConvBN(self.conv1, self.bn1), ConvBN(self.conv2, self.bn2)), (self.relu,))
 
     def given_shortcut(self, x: Tensor) -> Tensor:
-        more = self.conv2.out_channels - x.shape[1]
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, more))
+        return zero_padded(x, self.conv2.out_channels, self.stride)
 
     def eager_forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))

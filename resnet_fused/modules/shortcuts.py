@@ -21,6 +21,11 @@ class Terms(NamedTuple):
     factor: Tensor | float | None  # of the residual function
 
 
+def zero_padded(x: Tensor, planes: int, stride: int) -> Tensor:
+    """Every stride-th pixel of x, with zero channels behind, `planes` in all."""
+    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, planes - x.shape[1]))
+
+
 class ZeroPadding(nn.Module):
     """h = every stride-th pixel of x, with zero channels behind: option A. No parameters.
 
@@ -35,7 +40,7 @@ class ZeroPadding(nn.Module):
         self.planes, self.stride = planes, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.planes - x.shape[1]))
+        return zero_padded(x, self.planes, self.stride)
 
 
 class Projection(FusedModule):
