@@ -235,6 +235,11 @@ def test_parts_for_a_gpu():
     assert {part.kind for part in parts} == {"facts", "build", *report.TEXTS}
 
 
+def test_a_rehearsal_is_not_held_to_a_gpu_s_limits():
+    """A busy CPU takes longer than any limit of a GPU's part; the budget alone ends what it rehearses."""
+    assert min(part.limit for part in plan.parts(plan.EMULATED)) == plan.EMULATED_LIMIT > 600
+
+
 def test_parts_by_regular_expression():
     """--only chooses among the parts; the build is one of any choice unless it is left out."""
     options = command.options_of(["--only", "^rates|layers cuda float16"])
