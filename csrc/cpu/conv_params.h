@@ -148,7 +148,7 @@ struct WinogradParams {
   int64_t height, width;      // of the result
   PackWeightsParams weights;
   const void* transformed;    // [column tiles][places][channels][columns]; null: transformed in each task
-  int64_t chunk;              // channel blocks transformed at a time
+  int64_t weights_stride;     // elements between places of them
   WinogradTiles tiles;        // of the block being worked on; data null: each worker's own
   bool shared;                // tiles
   int64_t workers;

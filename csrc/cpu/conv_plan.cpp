@@ -140,7 +140,6 @@ WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_colum
   WinogradPlan plan{};
   plan.blocks = cut_rows(rows, row_bytes, caches.l2 * 5 / 8, threads);
   plan.shared = rows / plan.blocks * tile_columns < 14 || unbalanced(rows, plan.blocks, threads);
-  plan.chunk = 8;
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 3, 1);
   }
@@ -155,7 +154,7 @@ WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile
   plan.blocks = cut_rows(rows, row_bytes, caches.l2, threads);
   plan.shared = channels * filters > 128 * 128 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
-    plan.blocks = cut_rows(rows, row_bytes, caches.l3 * 2 / 3, 1);
+    plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 2, 1);
   }
   return plan;
 }

@@ -63,8 +63,7 @@ Algorithm choose_algorithm(const ConvShape& shape, DType dtype, const Machine& m
 struct WinogradPlan {
   int64_t blocks;       // of all images' tile rows
   bool shared;          // all workers on one block: transform its rows, then multiply its column tiles
-  bool transform_once;  // the weights, before all blocks; else in each task, `chunk` blocks of channels at a time
-  int64_t chunk;
+  bool transform_once;  // the weights, before all blocks; else those of a column tile by whoever multiplies it
 };
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches);

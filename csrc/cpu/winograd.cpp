@@ -75,8 +75,8 @@ void run_winograd(DType dtype, const TapGrid& grid, WinogradPlan plan, const Con
   int index = static_cast<int>(dtype);
   int64_t columns = kernels.micro_columns[index], column_tiles = ceil_div(result.channels, columns);
   TileRows rows{ceil_div(grid.height, kWinogradTile), ceil_div(grid.width, kWinogradTile), 1};
-  int64_t depth = round_up(operand.channels, kBlock);
-  int64_t transformed_bytes = column_tiles * kWinogradPlaces * depth * columns * acc_size(dtype);
+  int64_t weights_stride = round_up(operand.channels, kBlock) * columns + kPad;
+  int64_t transformed_bytes = column_tiles * kWinogradPlaces * weights_stride * acc_size(dtype);
   KeptMemory transformed{nullptr, false};
   if (weights.keep) {
     transformed = packed_memory(weights, Packed::kWinograd, transformed_bytes, allocate);
@@ -107,12 +107,12 @@ void run_winograd(DType dtype, const TapGrid& grid, WinogradPlan plan, const Con
   p.rows = rows;
   p.height = grid.height;
   p.width = grid.width;
-  p.chunk = plan.transform_once ? 64 : plan.chunk;
   p.tiles = tile_strides(most * rows.columns, p.panel.blocks);
   p.products_stride = most * rows.columns * columns + kPad;
 
   std::vector<int64_t> taps = nine_taps(grid, weights.strides);
   p.weights = {weights.data, weights.strides, result.channels, operand.channels, taps.data(), 9, 0, nullptr};
+  p.weights_stride = weights_stride;
   p.shared = plan.shared;
   p.workers = workers_for(rows.blocks);
   if (plan.transform_once) {
@@ -128,7 +128,7 @@ void run_winograd(DType dtype, const TapGrid& grid, WinogradPlan plan, const Con
   Layout layout(dtype);
   p.panel_offset = layout.add(p.panel.blocks * p.panel.block_stride);
   p.products_offset = layout.add(kWinogradPlaces * p.products_stride);
-  p.weights_offset = layout.add(plan.transform_once ? 0 : kWinogradPlaces * (p.chunk * kBlock * columns + kPad));
+  p.weights_offset = layout.add(plan.transform_once ? 0 : kWinogradPlaces * weights_stride);
   p.tiles_offset = layout.add(plan.shared ? 0 : tile_elements);
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());

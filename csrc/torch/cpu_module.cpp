@@ -97,7 +97,7 @@ py::dict dict_of(const cpu::Strips& s) {
 
 py::dict dict_of(const cpu::WinogradPlan& p) {
   return py::dict(py::arg("blocks") = p.blocks, py::arg("shared") = p.shared,
-                  py::arg("transform_once") = p.transform_once, py::arg("chunk") = p.chunk);
+                  py::arg("transform_once") = p.transform_once);
 }
 
 // How one pass of a convolution would be run: a pure function of its arguments.

@@ -103,17 +103,16 @@ void transform_block(const Operand& operand, const Panel& panel, const TileRows&
   });
 }
 
-// Channel blocks [first, first + count) of a column tile's weights to u[place][channel][column].
+// A column tile's weights to u[place][channel][column].
 template <typename T>
-void transform_weights(const PackWeightsParams& p, int64_t tile, int64_t first, int64_t count, Acc<T>* u,
-                       int64_t place_stride) {
+void transform_weights(const PackWeightsParams& p, int64_t tile, int64_t blocks, Acc<T>* u, int64_t place_stride) {
   using A = Acc<T>;
   constexpr int L = kLanes<A>;
   constexpr int64_t kTap = kBlock * kMicroColumns<A>;
   using V = Vec<A, L>;
   alignas(64) A w[9 * kTap];
-  for (int64_t b = 0; b < count; ++b) {
-    pack_square<T>(p, tile, first + b, w);
+  for (int64_t b = 0; b < blocks; ++b) {
+    pack_square<T>(p, tile, b, w);
     for (int64_t i = 0; i < kTap; i += L) {
       V half[3][6];
 #pragma GCC unroll 3
@@ -135,13 +134,12 @@ void transform_weights(const PackWeightsParams& p, int64_t tile, int64_t first, 
   }
 }
 
-// All of a column tile's weights, where they are transformed before the blocks.
+// Where they are transformed before the blocks of tile rows.
 template <typename T>
 void winograd_weights(const WinogradParams& p, int64_t, int64_t tile) {
   using A = Acc<T>;
-  int64_t place_stride = p.panel.blocks * kBlock * kMicroColumns<A>;
-  transform_weights<T>(p.weights, tile, 0, p.panel.blocks, (A*)p.transformed + tile * kWinogradPlaces * place_stride,
-                       place_stride);
+  A* transformed = (A*)p.transformed + tile * kWinogradPlaces * p.weights_stride;
+  transform_weights<T>(p.weights, tile, p.panel.blocks, transformed, p.weights_stride);
 }
 
 template <typename A>
@@ -159,14 +157,15 @@ struct WinogradMemory {
   }
 };
 
-constexpr int64_t kFewTiles = 3;  // of kMicroRows
+constexpr int64_t kFewTiles = 3;     // of kMicroRows
+constexpr int64_t kMostBlocks = 64;  // of channels summed at a time
 
 // products[place][tile][column] of one column tile.
 template <typename T>
 void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t tile, int64_t count, Ahead& ahead) {
   using A = Acc<T>;
   constexpr int64_t kColumns = kMicroColumns<A>;
-  int64_t blocks = p.panel.blocks, offsets[64];  // of blocks
+  int64_t blocks = p.panel.blocks, offsets[kMostBlocks];
   MicroTile<A> t{};
   t.row = kBlock;
   t.step = 1;
@@ -176,19 +175,14 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
   t.b_second = kLanes<A>;
   t.c_row = kColumns;
   const Cuts cuts(count);
-  int64_t chunk = minimum(p.chunk, 64);
-  for (int64_t first = 0; first < blocks; first += chunk) {
-    int64_t now = minimum(chunk, blocks - first);
-    const A* weights;
-    int64_t place_stride;
-    if (p.transformed) {
-      place_stride = blocks * kBlock * kColumns;
-      weights = (const A*)p.transformed + tile * kWinogradPlaces * place_stride + first * kBlock * kColumns;
-    } else {
-      place_stride = now * kBlock * kColumns + kBlock;
-      transform_weights<T>(p.weights, tile, first, now, m.weights, place_stride);
-      weights = m.weights;
-    }
+  const A* transformed = (const A*)p.transformed + tile * kWinogradPlaces * p.weights_stride;
+  if (!p.transformed) {
+    transform_weights<T>(p.weights, tile, blocks, m.weights, p.weights_stride);
+    transformed = m.weights;
+  }
+  for (int64_t first = 0; first < blocks; first += kMostBlocks) {
+    int64_t now = minimum(kMostBlocks, blocks - first);
+    const A* weights = transformed + first * kBlock * kColumns;
     for (int64_t b = 0; b < now; ++b) {
       offsets[b] = (first + b) * m.tiles.block_stride;
     }
@@ -196,20 +190,20 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     t.accumulate = first > 0;
     // What no cache nearer than the last holds: of few tiles the weights, else the next tile's operand.
     bool weights_ahead = p.shared && p.transformed && cuts.count <= kFewTiles;
-    int64_t share = weights_ahead ? cut_count(place_stride * sizeof(A) / kLineBytes, now * cuts.count) : kMicroRows * sizeof(A);
+    int64_t share = weights_ahead ? cut_count(p.weights_stride * sizeof(A) / kLineBytes, now * cuts.count) : kMicroRows * sizeof(A);
     if (p.shared) {
       t.ahead_lines = weights_ahead ? minimum(share, kMostAhead) : share * kBlock / kLineBytes;
       t.ahead_step = weights_ahead ? t.ahead_lines * kLineBytes : m.tiles.block_stride * sizeof(A);
     }
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       const A* input = (const A*)m.tiles.data + place * m.tiles.place_stride;
-      t.b = weights + place * place_stride;
+      t.b = weights + place * p.weights_stride;
       for (int64_t i = 0; i < cuts.count; ++i) {
         int64_t begin = cuts.begin(i);
         if (!p.shared) {
           ahead.next(t);
         } else if (weights_ahead) {
-          t.ahead = (const char*)(t.b + place_stride) + i * now * t.ahead_step;
+          t.ahead = (const char*)(t.b + p.weights_stride) + i * now * t.ahead_step;
         } else {
           t.ahead = (const char*)(i + 1 < cuts.count ? input + cuts.begin(i + 1) * kBlock
                                                      : input + m.tiles.place_stride);
@@ -299,9 +293,8 @@ void winograd_block(const WinogradParams& p, int64_t worker, int64_t block) {
   transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
   Ahead ahead;
   add_block(ahead, p.operand, sizeof(T), p.rows, block + p.workers);
-  int64_t cuts = cut_count(BlockRows(p.rows, p.operand.images, block).count * p.rows.columns, kMicroRows) *
-                 cut_count(p.panel.blocks, p.chunk);
-  ahead.spread(tiles * kWinogradPlaces * cuts * minimum(p.chunk, p.panel.blocks));
+  int64_t count = BlockRows(p.rows, p.operand.images, block).count * p.rows.columns;
+  ahead.spread(tiles * kWinogradPlaces * cut_count(count, kMicroRows) * p.panel.blocks);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     multiply_and_finish<T>(p, m, block, tile, ahead);
   }
