@@ -50,7 +50,7 @@ def test_files(finished, images):
     _, out, _ = finished
     networks = ["plain14", "plain8", "resnet14", "resnet8"]
     folders = [f"{network}-seed0" for network in networks]
-    assert sorted(os.listdir(out)) == sorted([*folders, *(f"degradation.{e}" for e in ("csv", "json", "svg"))])
+    assert sorted(os.listdir(out)) == sorted([".lock", *folders, *(f"degradation.{e}" for e in ("csv", "json", "svg"))])
     result = json.loads((out / "degradation.json").read_text())
     assert result["command"].startswith("resnet-fused degradation --depths 14 8 --seeds 1")
     assert result["command"].endswith(" --data folder:DIR")

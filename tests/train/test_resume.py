@@ -54,7 +54,7 @@ def test_kill_9_in_mid_epoch(digits_folder, tmp_path):
         assert len(theirs["state"][key]) > 100
         assert all(torch.equal(value, ours["state"][key][name]) for name, value in theirs["state"][key].items())
     assert torch.equal(ours["random"]["torch"], theirs["random"]["torch"])
-    assert sorted(path.name for path in broken.iterdir()) == [checkpoint.NAME, metrics.NAME, "plot.svg"]
+    assert sorted(path.name for path in broken.iterdir()) == [".lock", checkpoint.NAME, metrics.NAME, "plot.svg"]
 
 
 @pytest.fixture(scope="module")
