@@ -121,6 +121,9 @@ class ResidualBlock(FusedModule):
     def eager_forward(self, x: Tensor, part) -> Tensor:
         return part.eager(self, x)
 
+    def unit_name(self, part) -> str:
+        return part.name
+
     def enter(self, x: Tensor) -> tuple[Tensor, bool]:
         """What the residual function and a projection read where these are apart; whether it is activated already."""
         return x, False

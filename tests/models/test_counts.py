@@ -14,7 +14,7 @@ from resnet_fused.models.cifar import cifar_preresnet
 from resnet_fused.models.count import layers
 from resnet_fused.models.resnet import ResNet
 from resnet_fused.models.vgg import VGG
-from resnet_fused.modules import BasicBlock, Bottleneck
+from resnet_fused.modules import ORDERINGS, BasicBlock, Bottleneck
 
 
 @functools.lru_cache(maxsize=None)
@@ -134,6 +134,12 @@ def kept(model, x):
     return sum(nbytes for nbytes, _ in saved.values())
 
 
+# What is multiplied before or behind the sum, with shortcuts of each kind.
+PRODUCTS = (
+    {"se": True}, {"shortcut": "exclusive_gating"}, {"shortcut": "convolution", "stochastic_depth": 0.5},
+    {"shortcut": "shortcut_gating"}, {"shortcut": "dropout"}, {"shortcut": "exclusive_gating", "se": True},
+    {"shortcut": "convolution", "se": True}, {"shortcut": "scaling"},
+)  # fmt: skip
 KEPT = {
     "basic": lambda: ResNet(BasicBlock, (2, 1, 1, 1), 10),
     "bottleneck": lambda: ResNet(Bottleneck, (2, 1, 1, 1), 10),
@@ -146,6 +152,8 @@ KEPT = {
     "relu_before_add": lambda: models.create("resnet20", block="relu_before_add"),
     "preactivation": lambda: models.create("resnet20", block="preactivation", shortcut="average_pool"),
     "preresnet": lambda: cifar_preresnet(20),
+    **{" ".join((block, *map(str, options.values()))): functools.partial(models.create, "resnet20", block=block, **options)
+       for block in ORDERINGS for options in PRODUCTS},
     "vgg": lambda: VGG(((16, 16), (32, 32, 32)), False, 10, hidden=16),
 }
 
