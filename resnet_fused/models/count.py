@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,17 +107,24 @@ class _Count:
         self.layers: list[Layer] = []
         self.relus: dict[_Unit, int] = {}  # called so far
         self.seen: set[nn.Module] = set()
+        self.entries = {
+            block.entry for block in model.modules()
+            if isinstance(block, ReluPreactivationBlock) and not (block.shortcut is None and _is_gated(block))
+        }  # fmt: skip
 
     def add_input(self, x: Tensor) -> None:
         kept = x.numel() * self.itemsize
         self.layers.append(Layer("", "input", "input", tuple(x.shape), 0, 0, kept, kept))
 
-    def add(self, leaf: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+    def add(self, leaf: nn.Module, inputs: tuple[Tensor], out: Tensor | shortcuts.Terms) -> None:
         """The forward hook of every leaf."""
         unit = self.units.get(leaf)
+        out = out.shortcut if isinstance(out, shortcuts.Terms) else out
         eager, fused = self._kept(leaf, inputs[0].numel(), out.numel(), unit)
         parameters = 0 if leaf in self.seen else sum(p.numel() for p in leaf.parameters())
         self.seen.add(leaf)
+        if leaf in self.entries:
+            self._drop_what_it_reads()
         layer = Layer(self.names[leaf], _kind(leaf), _text(leaf), tuple(out.shape), parameters,
                       _multiply_adds(leaf, out), eager, fused)  # fmt: skip
         if unit is not None and unit.shortcut is not None:
@@ -126,26 +133,35 @@ class _Count:
 
     def add_products(self, block: ResidualBlock) -> None:
         """Hooks that count what a block multiplies. A ReLU that ends the residual function keeps it already."""
-        relu_ends = isinstance(block, ReluBeforeAdditionBlock)
-        if block.excitation is not None:
-            block.excitation.register_forward_hook(self._product_of(block, 0 if relu_ends else 1))
-        if isinstance(block.gate, shortcuts.Gate):
-            # The input is kept by what reads it, but where that is a ReLU.
-            shortcut = block.shortcut is not None or isinstance(block, ReluPreactivationBlock)
-            exclusive = isinstance(block.gate, shortcuts.ExclusiveGating)
-            function = exclusive and (block.excitation is not None or not relu_ends)
-            block.gate.register_forward_hook(self._product_of(block, 2 + shortcut + function))
+        relu_ends, excites = isinstance(block, ReluBeforeAdditionBlock), block.excitation is not None
+        if excites:
+            self._count_product(block, block.excitation, lambda: not relu_ends)
+        if _is_gated(block):
+            function = isinstance(block.gate, shortcuts.ExclusiveGating) and (excites or not relu_ends)
+            self._count_product(block, block.gate, lambda: 2 + function + self._gate_keeps(block))
 
-    def _product_of(self, block: ResidualBlock, tensors: int):
-        """A hook for a product that keeps so many tensors of its input's size."""
+    def _drop_what_it_reads(self) -> None:
+        """A ReLU that reads a unit's activated output keeps its own; the unit keeps none."""
+        i = max(i for i, layer in enumerate(self.layers) if not layer.in_shortcut)
+        if self.layers[i].kind == "relu":
+            self.layers[i] = self.layers[i]._replace(kept_fused=0)
 
-        def add(module: nn.Module, inputs: tuple[Tensor], _) -> None:
-            size, unit = tuple(inputs[0].shape), _unit_of_block(block, self.names[block])
-            kept = tensors * inputs[0].numel() * self.itemsize
-            self.layers.append(Layer(self.names[module], "other", type(module).__name__, size, 0, 0, kept, kept,
-                                     unit.name, unit.shortcut, True))  # fmt: skip
+    def _gate_keeps(self, block: ResidualBlock) -> bool:
+        """Whether what it has just read is kept by nothing else: a block's input is, unless the next that reads it is a
+        ReLU, and the one before was none."""
+        before = self.layers[-2]  # the gate's convolution
+        return block.shortcut is not None or (isinstance(block, ReluPreactivationBlock) and before.kind != "relu")
 
-        return add
+    def _count_product(self, block: ResidualBlock, part: nn.Module, tensors: Callable[[], int]) -> None:
+        """part keeps so many tensors of its input's size, by a product."""
+        unit = _unit_of_block(block, self.names[block])
+
+        def add(part: nn.Module, inputs: tuple[Tensor], _) -> None:
+            kept = tensors() * inputs[0].numel() * self.itemsize
+            self.layers.append(Layer(self.names[part], "other", type(part).__name__, tuple(inputs[0].shape), 0, 0, kept,
+                                     kept, unit.name, unit.shortcut, True))  # fmt: skip
+
+        part.register_forward_hook(add)
 
     def _kept(self, leaf: nn.Module, taken: int, given: int, unit: _Unit | None) -> tuple[int, int]:
         """Bytes that eager keeps of this layer, and fused; see the file's docstring."""
@@ -159,8 +175,8 @@ class _Count:
             return values + sum_behind, sum_behind + (0 if inner else values)
         if isinstance(leaf, nn.MaxPool2d):
             return values + 8 * given, values + (1 if unit is not None else 8) * given
-        if isinstance(leaf, nn.Dropout):
-            return (2 * values,) * 2
+        if isinstance(leaf, nn.Dropout):  # a shortcut's is added, and not kept
+            return (values if unit is not None and leaf in unit.beside else 2 * values,) * 2
         return (values if isinstance(leaf, _POOLS) else 0,) * 2
 
     def _relu_call(self, unit: _Unit) -> int:
@@ -213,6 +229,10 @@ def _unit_of_block(block: ResidualBlock, name: str) -> _Unit:
     within = not multiplied if relu_ends else isinstance(block, PreactivationBlock)
     inner = range(2 if _activates_first(block) else 1, last + within)
     return _Unit(name, inner, False, _words_of(block), leaves, last if relu_ends else 0)
+
+
+def _is_gated(block: ResidualBlock) -> bool:
+    return isinstance(block.gate, shortcuts.Gate)
 
 
 def _activates_first(block: ResidualBlock) -> bool:
