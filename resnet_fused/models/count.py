@@ -34,7 +34,6 @@ from resnet_fused.modules import (
     ReluBeforeAdditionBlock,
     ReluPreactivationBlock,
     ResidualBlock,
-    SqueezeExcitation,
     shortcuts,
 )
 from resnet_fused.modules.members import Obstacle

@@ -56,7 +56,8 @@ def test_files(finished, images):
     assert result["command"].endswith(" --data folder:DIR")
     (place,) = result["environments"]
     assert place["environment"]["cpu_model"] and place["environment"]["threads"] == 1
-    assert place["trained"] == [{"network": n, "seed": 0, "epochs": [1, 2]} for n in ("plain8", "plain14", "resnet8", "resnet14")]
+    in_order = ("plain8", "plain14", "resnet8", "resnet14")
+    assert place["trained"] == [{"network": network, "seed": 0, "epochs": [1, 2]} for network in in_order]
     assert result["settings"]["epochs"] == 2 and result["seeds"] == [0]
     assert str(images) not in json.dumps(result) and os.uname().nodename not in json.dumps(result)
     rows = list(csv.DictReader((out / "degradation.csv").open()))

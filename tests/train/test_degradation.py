@@ -186,13 +186,13 @@ def test_machines():
     assert places[0]["trained"] == [{"network": "plain20", "seed": 0, "epochs": [1, 1]},
                                     {"network": "plain20", "seed": 1, "epochs": [1, 2]}]  # fmt: skip
     assert places[1]["trained"] == [{"network": "plain20", "seed": 0, "epochs": [2, 2]}]
-    assert findings.machines(places) == ("trained in several environments, whose roundings may differ: 3 epochs on A "
-                                         "(AVX2, torch 2.14.1), 1 epochs on B (AVX2, torch 2.14.1)")  # fmt: skip
+    assert findings.machines(places) == ("trained in several environments, whose roundings may differ; epochs: 3 on "
+                                         "A (AVX2, torch 2.14.1), 1 on B (AVX2, torch 2.14.1)")  # fmt: skip
     assert findings.machines(places[1:]) == "trained on B (AVX2, torch 2.14.1)"
     gpu = {**_ran("A"), "gpu": "NVIDIA X"}
     old = [{"from_epoch": 1, "environment": None}, {"from_epoch": 2, "environment": gpu}]
     words = findings.machines(findings.environments([one._replace(ran=old)]))
-    assert words.endswith("1 epochs on a machine that was not recorded, 1 epochs on NVIDIA X (AVX2, torch 2.14.1)")
+    assert words.endswith("epochs: 1 on a machine that was not recorded, 1 on NVIDIA X (AVX2, torch 2.14.1)")
 
 
 def test_every_epoch_is_in_the_table():

@@ -69,7 +69,7 @@ def finished(digits_folder, tmp_path_factory):
 
 
 def test_what_a_run_ran_on_is_recorded(digits_folder, tmp_path, monkeypatch):
-    """Each machine since its first epoch there, never its name; of a run that began before that was, nothing is known."""
+    """Each machine since its first epoch there, never its name; nothing is known of what began before that was."""
     given = {"data": f"folder:{digits_folder}", **CHOSEN, "warmup": 0}
     epoch, stop = run_module._epoch, []
 

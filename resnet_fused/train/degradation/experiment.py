@@ -125,7 +125,7 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
 
 
 def _saved(task: Task) -> dict[str, Any]:
-    """`rows` and `ran` of the epochs that the task's folder has; TrainError where they are of other settings or data."""
+    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data."""
     if not checkpoint.exists(task.folder):
         return {"rows": [], "ran": []}
     saved = checkpoint.load(task.folder)

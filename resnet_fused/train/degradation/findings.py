@@ -109,8 +109,8 @@ def machines(places: Sequence[dict[str, Any]]) -> str:
         epochs[name] = epochs.get(name, 0) + sum(last - first + 1 for first, last in _spans(place))
     if len(epochs) == 1:
         return f"trained on {next(iter(epochs))}"
-    parts = ", ".join(f"{count} epochs on {name}" for name, count in epochs.items())
-    return f"trained in several environments, whose roundings may differ: {parts}"
+    parts = ", ".join(f"{count} on {name}" for name, count in epochs.items())
+    return f"trained in several environments, whose roundings may differ; epochs: {parts}"
 
 
 def _spans(place: dict[str, Any]) -> list[list[int]]:
