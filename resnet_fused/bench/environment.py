@@ -50,7 +50,7 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     return {
         "resnet_fused": package_version("resnet-fused"),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": package_version("torchvision"),
         "triton": package_version("triton"),
         "cuda": torch.version.cuda,

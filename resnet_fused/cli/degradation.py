@@ -16,7 +16,7 @@ from ..train.settings import SCHEDULES
 from .bench import positive, public_command
 
 NAME = "degradation"  # of the files written, and of the command
-SCHEMA = 1
+SCHEMA = 2
 DEFAULT_DEPTHS = (20, 56)
 DEFAULT_SEEDS = 3
 ASKED = ("data", "epochs", "image", "batch", "lr", "schedule", "warmup", "weight_decay", "eager", "device")
@@ -65,9 +65,10 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise TrainError("it starts the processes that it needs: call it without torchrun")
         require("matplotlib.figure", "matplotlib", "the figure", extra="train")  # before hours of training
-        trained = _train(experiment, options)
-        result = _result(experiment, trained, _public(options, arguments))
-        _write(options.out, trained, result)
+        with degradation.opened(experiment, options.out):
+            trained = _train(experiment, options)
+            result = _result(experiment, trained, _public(options, arguments))
+            _write(options.out, trained, result)
     except (TrainError, MissingPackage) as error:
         print(f"resnet-fused {NAME}: {error}", file=sys.stderr)
         return 1
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last finished epochs", file=sys.stderr)
         return 130
-    print(f"\n{degradation.table(degradation.finals(trained))}\n")
+    print(f"\n{degradation.table(degradation.finals(trained))}\n{degradation.machines(result['environments'])}\n")
     print("\n".join(result["findings"]))
     print(f"{NAME}.svg, {NAME}.csv and {NAME}.json are in {options.out}")
     return 0
@@ -112,7 +113,7 @@ def _result(experiment: degradation.Experiment, trained: list[degradation.Traine
         "command": command,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": sum(row["seconds"] for one in trained for row in one.rows),  # of one core; jobs share the time
-        "environment": environment.describe(threads=1),
+        "environments": degradation.environments(trained),
         "settings": degradation.public_settings(experiment),
         "seeds": list(experiment.seeds),
         "networks": [end._asdict() for end in ends],

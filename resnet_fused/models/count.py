@@ -11,15 +11,16 @@ Kept between a training step's forward and backward pass, per layer, by formula:
 
 so eager keeps each convolution's output and the activation behind it, a fused unit one of the two. A max pool keeps its
 output, for the next convolution, and indices: 8 bytes each, in a fused stem 1. Layers that feed a linear layer keep
-their output, dropout a byte of mask for each value besides. Left out are vectors of a channel, and what the products
-of gates, squeeze-and-excitation and stochastic depth keep.
+their output, dropout a mask besides, as on a CPU of as many bytes. Products keep what they multiply, eager and fused
+alike: squeeze-and-excitation the residual function, gates g, 1 − g, the shortcut, and if exclusive the residual
+function. Left out are vectors of a channel, or of an image's channels.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +67,11 @@ class Layer(NamedTuple):
 
 class _Unit(NamedTuple):
     name: str
-    inner_relus: int  # calls of ReLU, the first ones, whose outputs are kept by eager alone
+    inner_relus: range  # calls of ReLU, from 1 on, whose outputs are kept by eager alone
     pool: bool
     shortcut: str | None
     beside: frozenset  # leaves that are not of the main branch
-    keeps_sum: bool = False  # a sum behind the last ReLU, which the next convolution reads
+    sum_behind: int = 0  # the call of ReLU behind which there is a sum that the next convolution reads
 
 
 def layers(model: nn.Module, size: tuple[int, ...], itemsize: int = 4) -> tuple[Layer, ...]:
@@ -89,6 +90,9 @@ def layers(model: nn.Module, size: tuple[int, ...], itemsize: int = 4) -> tuple[
             leaf.register_forward_hook(count.add)
         if isinstance(leaf, _NORMS):
             leaf.forward = lambda x: x  # no shape changes, and on the meta device it takes milliseconds
+    for block in model.modules():
+        if isinstance(block, ResidualBlock):
+            count.add_products(block)
     with torch.no_grad():
         model(x)
     return tuple(count.layers)
@@ -102,22 +106,61 @@ class _Count:
         self.layers: list[Layer] = []
         self.relus: dict[_Unit, int] = {}  # called so far
         self.seen: set[nn.Module] = set()
+        self.entries = {
+            block.entry for block in model.modules()
+            if isinstance(block, ReluPreactivationBlock) and not (block.shortcut is None and _is_gated(block))
+        }  # fmt: skip
 
     def add_input(self, x: Tensor) -> None:
         kept = x.numel() * self.itemsize
         self.layers.append(Layer("", "input", "input", tuple(x.shape), 0, 0, kept, kept))
 
-    def add(self, leaf: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+    def add(self, leaf: nn.Module, inputs: tuple[Tensor], out: Tensor | shortcuts.Terms) -> None:
         """The forward hook of every leaf."""
         unit = self.units.get(leaf)
+        out = out.shortcut if isinstance(out, shortcuts.Terms) else out
         eager, fused = self._kept(leaf, inputs[0].numel(), out.numel(), unit)
         parameters = 0 if leaf in self.seen else sum(p.numel() for p in leaf.parameters())
         self.seen.add(leaf)
+        if leaf in self.entries:
+            self._drop_what_it_reads()
         layer = Layer(self.names[leaf], _kind(leaf), _text(leaf), tuple(out.shape), parameters,
                       _multiply_adds(leaf, out), eager, fused)  # fmt: skip
         if unit is not None and unit.shortcut is not None:
             layer = layer._replace(unit=unit.name, shortcut=unit.shortcut, in_shortcut=leaf in unit.beside)
         self.layers.append(layer)
+
+    def add_products(self, block: ResidualBlock) -> None:
+        """Hooks that count what a block multiplies. A ReLU that ends the residual function keeps it already."""
+        relu_ends, excites = isinstance(block, ReluBeforeAdditionBlock), block.excitation is not None
+        if excites:
+            self._count_product(block, block.excitation, lambda: not relu_ends)
+        if _is_gated(block):
+            function = isinstance(block.gate, shortcuts.ExclusiveGating) and (excites or not relu_ends)
+            self._count_product(block, block.gate, lambda: 2 + function + self._gate_keeps(block))
+
+    def _drop_what_it_reads(self) -> None:
+        """A ReLU that reads a unit's activated output keeps its own; the unit keeps none."""
+        i = max(i for i, layer in enumerate(self.layers) if not layer.in_shortcut)
+        if self.layers[i].kind == "relu":
+            self.layers[i] = self.layers[i]._replace(kept_fused=0)
+
+    def _gate_keeps(self, block: ResidualBlock) -> bool:
+        """Whether what it has just read is kept by nothing else: a block's input is, unless the next that reads it is a
+        ReLU, and the one before was none."""
+        before = self.layers[-2]  # the gate's convolution
+        return block.shortcut is not None or (isinstance(block, ReluPreactivationBlock) and before.kind != "relu")
+
+    def _count_product(self, block: ResidualBlock, part: nn.Module, tensors: Callable[[], int]) -> None:
+        """part keeps so many tensors of its input's size, by a product."""
+        unit = _unit_of_block(block, self.names[block])
+
+        def add(part: nn.Module, inputs: tuple[Tensor], _) -> None:
+            kept = tensors() * inputs[0].numel() * self.itemsize
+            self.layers.append(Layer(self.names[part], "other", type(part).__name__, tuple(inputs[0].shape), 0, 0, kept,
+                                     kept, unit.name, unit.shortcut, True))  # fmt: skip
+
+        part.register_forward_hook(add)
 
     def _kept(self, leaf: nn.Module, taken: int, given: int, unit: _Unit | None) -> tuple[int, int]:
         """Bytes that eager keeps of this layer, and fused; see the file's docstring."""
@@ -125,14 +168,14 @@ class _Count:
         if isinstance(leaf, _NORMS):
             return (taken * self.itemsize,) * 2
         if isinstance(leaf, nn.ReLU):
-            inner = unit is not None and self._relu_call(unit) <= unit.inner_relus
-            last = inner and self.relus[unit] == unit.inner_relus
-            sum_behind = values if last and unit.keeps_sum else 0
-            return values + sum_behind, sum_behind if inner else values
+            call = 0 if unit is None else self._relu_call(unit)
+            sum_behind = values if unit is not None and call == unit.sum_behind else 0
+            inner = unit is not None and call in unit.inner_relus
+            return values + sum_behind, sum_behind + (0 if inner else values)
         if isinstance(leaf, nn.MaxPool2d):
             return values + 8 * given, values + (1 if unit is not None else 8) * given
-        if isinstance(leaf, nn.Dropout):
-            return (values + given,) * 2
+        if isinstance(leaf, nn.Dropout):  # a shortcut's is added, and not kept
+            return (values if unit is not None and leaf in unit.beside else 2 * values,) * 2
         return (values if isinstance(leaf, _POOLS) else 0,) * 2
 
     def _relu_call(self, unit: _Unit) -> int:
@@ -156,12 +199,12 @@ def _leaves_of(module: FusedModule, name: str) -> dict[nn.Module, _Unit]:
         unit = _unit_of_block(module, name)
         found = {leaf: unit for leaf in module.modules() if not list(leaf.children())}
         if isinstance(module, ReluPreactivationBlock):
-            found[module.entry] = unit._replace(inner_relus=0)
+            found[module.entry] = unit._replace(inner_relus=range(0))
         return found
     if isinstance(module, shortcuts.Projection):  # within a block, whose unit its leaves are of
         return {}
     if isinstance(module, NormAct):
-        return {module.relu: _Unit(name, 1, False, None, frozenset())}
+        return {module.relu: _Unit(name, range(1, 2), False, None, frozenset())}
     try:
         members = module.members()
     except Obstacle:
@@ -169,7 +212,7 @@ def _leaves_of(module: FusedModule, name: str) -> dict[nn.Module, _Unit]:
     projection = frozenset(child for pair in members.projection for child in pair)
     pool = members.pool is not None
     inner = len(members.main) - (not pool)
-    unit = _Unit(name, inner, pool, _shortcut(module, bool(projection)), projection)
+    unit = _Unit(name, range(1, inner + 1), pool, _shortcut(module, bool(projection)), projection)
     # A network that is the unit of its own stem has more leaves than the unit.
     leaves = members.all() if unit.pool else module.modules()
     return {leaf: unit for leaf in leaves if not list(leaf.children())}
@@ -178,10 +221,23 @@ def _leaves_of(module: FusedModule, name: str) -> dict[nn.Module, _Unit]:
 def _unit_of_block(block: ResidualBlock, name: str) -> _Unit:
     beside = (part for part in (block.shortcut, block.gate, block.excitation) if part is not None)
     leaves = frozenset(leaf for part in beside for leaf in part.modules())
-    called = sum(bn is not None for bn in block.norms())
-    whole = isinstance(block, (PreactivationBlock, ReluBeforeAdditionBlock))  # no ReLU's output leaves a unit
-    keeps_sum = isinstance(block, ReluBeforeAdditionBlock)
-    return _Unit(name, called - (not whole), False, _words_of(block), leaves, keeps_sum)
+    last = sum(bn is not None for bn in block.norms())  # call of ReLU
+    relu_ends = isinstance(block, ReluBeforeAdditionBlock)
+    multiplied = block.excitation is not None or isinstance(block.gate, shortcuts.ExclusiveGating)
+    # The last ReLU's output leaves a unit, unless it is summed there at once; with pre-activation there is none.
+    within = not multiplied if relu_ends else isinstance(block, PreactivationBlock)
+    inner = range(2 if _activates_first(block) else 1, last + within)
+    return _Unit(name, inner, False, _words_of(block), leaves, last if relu_ends else 0)
+
+
+def _is_gated(block: ResidualBlock) -> bool:
+    return isinstance(block.gate, shortcuts.Gate)
+
+
+def _activates_first(block: ResidualBlock) -> bool:
+    """Whether a unit of its own leaves what the residual function and a projection read."""
+    composed = block.gate is not None or block.excitation is not None or block.stochastic_depth > 0
+    return isinstance(block, PreactivationBlock) and composed and block.projects() and block.norms()[0] is not None
 
 
 def _words_of(block: ResidualBlock) -> str:

@@ -33,6 +33,7 @@ class Record(NamedTuple):
     module: nn.Module
     backend: str | None
     reason: str
+    unit: str = ""  # which, of a module that runs several
 
 
 _records: list[Record] | None = None
@@ -149,9 +150,9 @@ class FusedModule(nn.Module):
         if choice.backend == dispatch.EAGER:
             if any(type(branch.bn) is nn.SyncBatchNorm for branch in unit.branches):  # which raises on CPUs
                 return self._eager(x, call, choice.reason)
-            self._note(None, choice.reason)
+            self._note(call, None, choice.reason)
             return self.eager_forward(x, *call)  # all that it would reject was an obstacle
-        self._note(*choice)
+        self._note(call, *choice)
         with _without_autocast(x.device.type):
             out, statistics = unit.run(choice.backend)
             if update_running_statistics(choice.backend, unit.branches, statistics, unit.sizes):
@@ -178,13 +179,17 @@ class FusedModule(nn.Module):
 
         return run
 
-    def _note(self, backend: str | None, reason: str) -> None:
+    def unit_name(self, *call) -> str:
+        """Which unit this call runs, of modules that run several."""
+        return ""
+
+    def _note(self, call: tuple, backend: str | None, reason: str) -> None:
         if _records is not None:
-            _records.append(Record(self, backend, reason))
+            _records.append(Record(self, backend, reason, self.unit_name(*call)))
 
     def _eager(self, x: Tensor, call: tuple, reason: str) -> Tensor:
         """The eager forward; where it raises, the batch norms are left as they were."""
-        self._note(None, reason)
+        self._note(call, None, reason)
         with statistics_restored_on_error(self):
             return self.eager_forward(x, *call)
 

@@ -45,6 +45,8 @@ class ChainPart(NamedTuple):
     sum: Sum
     relu: bool
 
+    name = "residual chain"
+
     def prepare(self, block: ResidualBlock, x: Tensor) -> Prepared:
         projects = self.sum.own and block.shortcut is not None
         main = tuple(ConvBN(conv, bn) for conv, bn in zip(block.convs(), block.norms()))
@@ -72,6 +74,8 @@ class PreactivationPart(NamedTuple):
     sum: Sum
     norms: tuple[nn.Module | None, ...]
 
+    name = "pre-activation chain"
+
     def prepare(self, block: ResidualBlock, x: Tensor) -> Prepared:
         main = tuple(NormConv(bn, conv) for bn, conv in zip(self.norms, block.convs()))
         projection = (block.shortcut,) if self.sum.own and block.shortcut is not None else ()
@@ -92,6 +96,8 @@ class NormActPart(NamedTuple):
     """relu(bn(x))."""
 
     bn: nn.Module
+
+    name = "batch norm and ReLU"
 
     def prepare(self, block: ResidualBlock, x: Tensor) -> Prepared:
         return prepare_norm_act(x, self.bn, block.relu)

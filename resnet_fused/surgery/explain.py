@@ -43,8 +43,8 @@ def explain(model: nn.Module, x: Tensor) -> Explanation:
 
     Calls the model once, with gradients if they are enabled, on copies of its buffers and with the random state
     restored, so that nothing changes. Units: fused modules, torchvision blocks that were not fused, and batch norms
-    outside of both. Times, where units were measured, are those of the unit's forward pass, and with gradients of its
-    backward pass too.
+    outside of both; a block of several units has a row for each. Times, where units were measured, are those of the
+    unit's forward pass, and with gradients of its backward pass too.
     """
     records: list[Record] = []
     call_without_trace(model, x, records)
@@ -62,14 +62,15 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
     names = {module: name or "(model)" for name, module in model.named_modules()}
     # A unit made for the call, of children of the model, stands where its first child does.
     places = [r.module if r.module in names else next(r.module.children()) for r in records]
-    ran: dict[nn.Module, Row] = {}
+    ran: dict[nn.Module, dict[str, Row]] = {}  # of each module a row for each of its units
     for place, r in zip(places, records):
-        if place not in ran or ran[place].backend is not None:  # of a module's several units the one that ran eager
-            ran[place] = Row(_name(r.module, names), _kind(r.module), *r[1:])
+        units = ran.setdefault(place, {})
+        if r.unit not in units or units[r.unit].backend is not None:  # of a unit's several calls the one that ran eager
+            units[r.unit] = Row(_name(r.module, names), _kind(r.module), r.backend, r.reason)
     rows, inside = [], {child for r in records if r.module not in names for child in _unit_children(r.module)}
     for module, name in names.items():
         if module in ran:
-            rows.append(ran[module])
+            rows += _rows_of(ran[module])
         elif isinstance(module, FusedModule) and module not in inside:
             rows.append(Row(name, _kind(module), None, "its own forward was not called for this input"))
         elif why_not(module) is not None:
@@ -79,6 +80,13 @@ def _explanation(model: nn.Module, records: list[Record]) -> Explanation:
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)) and module not in inside:
             rows.append(Row(name, type(module).__name__, None, "not part of a residual block or stem that is fused"))
     return Explanation(tuple(rows))
+
+
+def _rows_of(units: dict[str, Row]) -> list[Row]:
+    """A module's rows, which say which unit is meant where there are several."""
+    if len(units) == 1:
+        return list(units.values())
+    return [row._replace(unit=f"{row.unit}, {name}") for name, row in units.items()]
 
 
 def _name(module: nn.Module, names: dict[nn.Module, str]) -> str:

@@ -63,7 +63,7 @@ def load(folder: str) -> dict[str, Any]:
         raise TrainError(f"{path} is damaged, or no checkpoint of resnet-fused train; it was not loaded") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TrainError(f"{path} is no checkpoint of this version of resnet-fused train")
-    return content
+    return {"ran": [{"from_epoch": 1, "environment": None}], **content}  # the first ones did not say
 
 
 def random_states() -> dict[str, Any]:

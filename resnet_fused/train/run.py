@@ -16,7 +16,7 @@ from resnet_fused import models
 from resnet_fused.bench import environment
 from resnet_fused.bench.requirements import require
 from resnet_fused.dispatch import EAGER, backend
-from resnet_fused.train import batches, board, checkpoint, data, loop, metrics, optimise, parallel, plot
+from resnet_fused.train import batches, board, checkpoint, data, folder_lock, loop, metrics, optimise, parallel, plot
 from resnet_fused.train.processes import Processes, joined
 from resnet_fused.train.settings import Settings, TrainError, complete, differences, restored, resumed
 
@@ -56,6 +56,7 @@ class _Run(NamedTuple):
     state: optimise.State
     model: nn.Module  # what is called: the network, or what wraps it
     rows: list[dict[str, Any]]
+    ran: list[dict[str, Any]]  # on what, since which epoch
     watch: Callable[[metrics.Row], Any] = lambda row: None
 
 
@@ -69,12 +70,13 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
 
     In the processes that torchrun starts, which must all see the same folders, each trains with a portion of every
     batch, by the gradient of the joined batch. Batch norms see the portion alone, but with sync_bn. The first process
-    writes and says; the others' errors are SaidElsewhere where the first has one too.
+    writes and says; the others' errors are SaidElsewhere where the first has one too. It locks place.out: a second run
+    there raises TrainError and leaves the folder alone.
     """
-    with joined(place.timeout) as ranks:
-        going = ranks.together(functools.partial(_prepare, given, place, ranks))
+    with joined(place.timeout) as ranks, contextlib.ExitStack() as held:
+        going = ranks.together(functools.partial(_prepare, given, place, ranks, held))
         _check_agreement(going)
-        going = going._replace(watch=ranks.together(functools.partial(_open, going)))
+        going = going._replace(watch=ranks.together(functools.partial(_open, going, held)))
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
         try:
@@ -120,9 +122,11 @@ def _title(settings: Settings) -> str:
     return f"{settings.model} on {settings.kind}, {'eager' if settings.eager else 'fused'}, {settings.precision}"
 
 
-def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes) -> _Run:
+def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes, held: contextlib.ExitStack) -> _Run:
     """All that can fail for the user's mistakes fails here, before hours of training; without a word to the other
-    processes, which may have failed."""
+    processes, which may have failed. held: where locks go."""
+    if place.resume and ranks.first and checkpoint.exists(place.out):
+        held.enter_context(folder_lock.locked(place.out))  # before it is read, by whose writer it may be replaced
     for module, package in (("torchvision", "torchvision"), ("tqdm", "tqdm"), ("matplotlib.figure", "matplotlib")):
         require(module, package, "training", extra="train")
     saved = checkpoint.load(place.out) if place.resume else None
@@ -146,15 +150,29 @@ def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes) -> _Run:
     if saved is not None:
         _restore(saved, state, read, place.out)
         rows = saved["rows"]
-    return _Run(settings, place, ranks, read, state, state.network, rows)
+    return _Run(settings, place, ranks, read, state, state.network, rows, _ran(saved, settings))
 
 
-def _open(going: _Run) -> Callable[[metrics.Row], Any]:
+def _ran(saved: dict[str, Any] | None, settings: Settings) -> list[dict[str, Any]]:
+    """What the run ran on, since which epoch; this process's machine last."""
+    ran = [] if saved is None else saved["ran"]
+    here = environment.describe()
+    if torch.device(settings.device).type == "cuda":
+        here["gpu"] = torch.cuda.get_device_name(settings.device)
+    if ran and ran[-1]["environment"] == here:
+        return ran
+    return [*ran, {"from_epoch": 1 if saved is None else saved["epoch"] + 1, "environment": here}]
+
+
+def _open(going: _Run, held: contextlib.ExitStack) -> Callable[[metrics.Row], Any]:
     """Makes the folder, completes its table, and gives what is to be told each epoch's row; by the first process."""
     place, rows = going.place, going.rows
     if not going.ranks.first:
         return going.watch
     _make_folder(place.out)
+    if not place.resume:
+        held.enter_context(folder_lock.locked(place.out))
+        _refuse_another_run(going.settings, place.out)  # which may have begun since
     watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
     if rows:
         _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
@@ -247,6 +265,7 @@ def _save(going: _Run, rows: list[dict[str, Any]]) -> None:
         "state": state,
         "random": checkpoint.random_states(),
         "rows": rows,
+        "ran": going.ran,
         "threads": torch.get_num_threads(),
         "processes": going.ranks.size,
         "torch": str(torch.__version__),

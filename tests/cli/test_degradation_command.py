@@ -50,11 +50,15 @@ def test_files(finished, images):
     _, out, _ = finished
     networks = ["plain14", "plain8", "resnet14", "resnet8"]
     folders = [f"{network}-seed0" for network in networks]
-    assert sorted(os.listdir(out)) == sorted([*folders, *(f"degradation.{e}" for e in ("csv", "json", "svg"))])
+    assert sorted(os.listdir(out)) == sorted([".lock", *folders, *(f"degradation.{e}" for e in ("csv", "json", "svg"))])
     result = json.loads((out / "degradation.json").read_text())
     assert result["command"].startswith("resnet-fused degradation --depths 14 8 --seeds 1")
     assert result["command"].endswith(" --data folder:DIR")
-    assert result["environment"]["cpu_model"] and result["settings"]["epochs"] == 2 and result["seeds"] == [0]
+    (place,) = result["environments"]
+    assert place["environment"]["cpu_model"] and place["environment"]["threads"] == 1
+    in_order = ("plain8", "plain14", "resnet8", "resnet14")
+    assert place["trained"] == [{"network": network, "seed": 0, "epochs": [1, 2]} for network in in_order]
+    assert result["settings"]["epochs"] == 2 and result["seeds"] == [0]
     assert str(images) not in json.dumps(result) and os.uname().nodename not in json.dumps(result)
     rows = list(csv.DictReader((out / "degradation.csv").open()))
     assert len(rows) == 2 * 4 and {row["network"] for row in rows} == set(networks)
@@ -72,6 +76,7 @@ def test_words(finished):
     _, out, text = finished
     lines = text.splitlines()
     assert sum("seed 0: training error " in line for line in lines[:4]) == 4
+    assert sum(line.startswith("trained on ") and "torch" in line for line in lines) == 1
     findings = json.loads((out / "degradation.json").read_text())["findings"]
     assert lines[-3:] == [*findings, f"degradation.svg, degradation.csv and degradation.json are in {out}"]
 

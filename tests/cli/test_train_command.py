@@ -50,7 +50,7 @@ def test_a_run(images, tmp_path, capsys):
     accuracies = f"test accuracy {last:.2%} at the end, {highest:.2%} at best (epoch {best['epoch']}), after "
     assert text[2].startswith(accuracies)
     assert text[2].endswith(f"; checkpoint.pt, metrics.csv and plot.svg are in {tmp_path / 'a' / 'b'}")
-    assert sorted(os.listdir(tmp_path / "a" / "b")) == ["checkpoint.pt", "metrics.csv", "plot.svg"]
+    assert sorted(os.listdir(tmp_path / "a" / "b")) == [".lock", "checkpoint.pt", "metrics.csv", "plot.svg"]
 
 
 def test_eager_is_the_same_run_unfused(images, tmp_path):
@@ -88,7 +88,7 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
     captured = capsys.readouterr()
     expected = f"interrupted after 1 of 2 epochs; go on with resnet-fused train --resume --out {tmp_path}"
     assert captured.err.splitlines()[-1] == expected and len(captured.out.splitlines()) == 1
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "metrics.csv", "plot.svg"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.pt", "metrics.csv", "plot.svg"]
     assert train(*expected.split("resnet-fused train ")[1].split()) == 0
     assert len(small.table(tmp_path)) == 2 and checkpoint.load(tmp_path)["epoch"] == 2
 

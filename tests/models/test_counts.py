@@ -14,7 +14,7 @@ from resnet_fused.models.cifar import cifar_preresnet
 from resnet_fused.models.count import layers
 from resnet_fused.models.resnet import ResNet
 from resnet_fused.models.vgg import VGG
-from resnet_fused.modules import BasicBlock, Bottleneck
+from resnet_fused.modules import ORDERINGS, BasicBlock, Bottleneck
 
 
 @functools.lru_cache(maxsize=None)
@@ -150,17 +150,38 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("runs", ("eager", "fused"))
+def assert_kept_as_counted(model, size):
+    """Within 2 %: vectors of a channel are not counted, nor that the last of all activations and sums is not kept."""
+    x = images(size, batch=2, dtype=torch.float32)
+    for runs, backend in (("eager", "eager"), ("fused", "auto")):
+        formula = total(layers(model, tuple(x.shape)), f"kept_{runs}")
+        with resnet_fused.backend(backend):
+            measured = kept(model, x)
+        print(f"{runs}: {measured / 2**20:.2f} MiB, by formula {formula / 2**20:.2f}")
+        assert abs(measured - formula) <= 0.02 * formula, runs
+
+
 @pytest.mark.parametrize("name", KEPT)
-def test_kept_bytes_are_those_that_are_kept(name, runs):
-    """Within 2 %: vectors of a channel are not counted, nor that the last ReLU of a chain keeps no output."""
-    model = KEPT[name]()
-    x = images(96, batch=2, dtype=torch.float32)
-    formula = total(layers(model, tuple(x.shape)), f"kept_{runs}")
-    with resnet_fused.backend("eager" if runs == "eager" else "auto"):
-        measured = kept(model, x)
-    print(f"{name} {runs}: {measured / 2**20:.2f} MiB, by formula {formula / 2**20:.2f}")
-    assert abs(measured - formula) <= 0.02 * formula
+def test_kept_bytes_are_those_that_are_kept(name):
+    assert_kept_as_counted(KEPT[name](), 96)
+
+
+# What is multiplied before the sum, with shortcuts of each kind; and what other units then leave for each other.
+PRODUCTS = (
+    {"se": True}, {"shortcut": "exclusive_gating"}, {"shortcut": "shortcut_gating"}, {"shortcut": "dropout"},
+    {"shortcut": "scaling"}, {"shortcut": "exclusive_gating", "se": True}, {"shortcut": "convolution", "se": True},
+    {"shortcut": "convolution", "stochastic_depth": 0.5},
+)  # fmt: skip
+EVERYDAY = (("original", 0), ("relu_preactivation", 1), ("preactivation", 6))
+
+
+@pytest.mark.parametrize("block, options", [
+    pytest.param(block, options, id=" ".join((block, *map(str, options.values()))),
+                 marks=() if (block, i) in EVERYDAY else pytest.mark.slow)
+    for block in ORDERINGS for i, options in enumerate(PRODUCTS)
+])  # fmt: skip
+def test_kept_bytes_of_products(block, options):
+    assert_kept_as_counted(models.create("resnet20", block=block, **options), 48)
 
 
 def test_the_model_is_left_alone():

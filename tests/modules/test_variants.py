@@ -8,7 +8,7 @@ import torchvision
 from tolerance import assert_oracle, max_error
 from torch import nn
 from torch.autograd import gradcheck
-from variants import ALL, EXTRAS, FEW, MODES, PLAIN, Variant, draw, results, run_seeded
+from variants import ALL, FEW, MODES, Variant, draw, results, run_seeded
 
 import resnet_fused
 from resnet_fused.modules import ORDERINGS, BlockLayers, BlockOptions, NormAct, SqueezeExcitation, record
@@ -38,9 +38,11 @@ def test_float64(variant, mode):
         assert ours["out"].stride() == theirs["out"].stride()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("variant", _slow_but(FEW[::6], PLAIN[::2] + EXTRAS[::5]))
+@pytest.mark.parametrize("layout, variant", [
+    pytest.param(layout, v, id=f"{layout}-{v.id}", marks=() if v in FEW[::6] else pytest.mark.slow)
+    for layout, variants in (("nhwc", ALL), ("nchw", ALL[::5] + FEW[::6])) for v in dict.fromkeys(variants)
+])  # fmt: skip
 def test_float32(variant, mode, layout):
     # float32 errors of these sums are some 1e-6; no ReLU argument comes nearer to 0 than ten times that.
     block, x = draw(variant, mode, 1e-5, torch.float32)
@@ -271,7 +273,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@pytest.mark.parametrize("shortcut", ("convolution", "exclusive_gating", "average_pool"))
+@pytest.mark.parametrize("shortcut", ("convolution", "exclusive_gating", "average_pool", "dropout"))
 def test_errors_are_eagers_and_nothing_was_changed(ordering, shortcut, error):
     block, x = draw(Variant("basic", ordering, shortcut, True), "training", 0.0)
     x, outcomes = ERRORS[error](x), []
@@ -286,7 +288,7 @@ def test_errors_are_eagers_and_nothing_was_changed(ordering, shortcut, error):
 
 @pytest.mark.parametrize("backend", ("auto", "eager"))
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@pytest.mark.parametrize("shortcut", ("average_pool", "convolution"))
+@pytest.mark.parametrize("shortcut", ("average_pool", "convolution", "dropout"))
 def test_a_late_error_leaves_earlier_batch_norms_alone(ordering, shortcut, backend):
     """Whatever ran before it: the shortcut's, those of a unit before the one that fails."""
     block, x = draw(Variant("basic", ordering, shortcut, True), "training", 0.0)
@@ -298,6 +300,20 @@ def test_a_late_error_leaves_earlier_batch_norms_alone(ordering, shortcut, backe
     with resnet_fused.backend(backend), pytest.raises(RuntimeError):
         block(x)
     assert all(torch.equal(buffer, before[name]) for name, buffer in block.named_buffers())
+
+
+@pytest.mark.parametrize("ordering", ("original", "preactivation"))
+@pytest.mark.parametrize("shortcut", ("scaling", "shortcut_gating", "dropout"))
+def test_a_block_of_one_unit_copies_no_statistics(ordering, shortcut, monkeypatch):
+    """What fails in its unit fails before the update."""
+
+    def copied(module):
+        raise AssertionError("running statistics were copied")
+
+    monkeypatch.setattr("resnet_fused.modules.residual.statistics_restored_on_error", copied)
+    for changes in (False, True):
+        block, x = draw(Variant("basic", ordering, shortcut, changes), "training", 0.0)
+        block(x)
 
 
 def test_constructors_errors():

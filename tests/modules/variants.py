@@ -63,8 +63,13 @@ FEW = [
 ]  # fmt: skip
 
 
-def draw(variant: Variant, mode: str, margin: float, dtype=torch.float64) -> tuple[nn.Module, torch.Tensor]:
-    """A block in float64 as after some training, and an input, exact in `dtype`; no ReLU's argument is nearer to 0."""
+def draw(
+    variant: Variant, mode: str, margin: float, dtype=torch.float64, prepare=lambda block: None
+) -> tuple[nn.Module, torch.Tensor]:  # fmt: skip
+    """A block in float64 as after some training, and an input, exact in `dtype`; no ReLU's argument is nearer to 0.
+
+    prepare: changes the block that was drawn.
+    """
     for seed in range(500):
         torch.manual_seed(seed)
         block = variant.build().double()
@@ -77,6 +82,7 @@ def draw(variant: Variant, mode: str, margin: float, dtype=torch.float64) -> tup
                     module.running_var.uniform_(0.5, 1.5)
                 elif isinstance(module, Gate):
                     module.conv.bias.normal_()
+        prepare(block)
         block.train(mode != "inference")
         for module in block.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -9,6 +9,7 @@ import torchvision.models.resnet as tv
 from torch import nn
 
 import resnet_fused
+from resnet_fused import modules
 
 
 def network(block=tv.BasicBlock, **options):
@@ -135,3 +136,35 @@ def test_textbook_and_conv_bn_act_are_units():
     model = nn.Sequential(resnet_fused.ConvBNAct(3, 8), resnet_fused.textbook.BasicBlock(8, 8))
     rows = resnet_fused.explain(model, images()).rows
     assert [row[:3] for row in rows] == [("0", "ConvBNAct", "cpu"), ("1", "BasicBlock", "cpu")]
+
+
+UNITS = {  # of a block that keeps its shape, and of one that projects; both as one unit unless said
+    "original": [{}, {}],
+    "bn_after_add": [
+        {"pre-activation chain", "batch norm and ReLU"}, {"pre-activation chain", "batch norm and ReLU"},
+    ],
+    "preactivation": [{}, {"pre-activation chain", "batch norm and ReLU"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ({"reduction": 2}, {"shortcut": "exclusive_gating"}), ids=str)
+@pytest.mark.parametrize("ordering", UNITS)
+def test_every_unit_of_a_block_has_a_row(ordering, options):
+    """What runs is counted, call by call, and the last line says it."""
+    build, options = modules.ORDERINGS[ordering], modules.BlockOptions(**options)
+    model, x = nn.Sequential(build(4, 4, options=options), build(4, 6, 2, options=options)), torch.randn(2, 4, 6, 6)
+    table = resnet_fused.explain(model, x)
+    with modules.record() as records:
+        model(x)
+    assert len(table.rows) == len(records) and str(table).endswith(f"{len(records)} of {len(records)} units fused")
+    for name, units in zip("01", UNITS[ordering]):
+        kinds = {row.unit for row in table.rows if row.name == name}
+        assert kinds == ({f"{build.__name__}, {unit}" for unit in units} or {build.__name__})
+
+
+def test_one_unit_of_a_block_runs_eager():
+    block = modules.ORDERINGS["bn_after_add"](4, 4)
+    block.conv1.register_forward_hook(lambda *_: None)
+    table = resnet_fused.explain(block, torch.randn(2, 4, 6, 6))
+    assert [(row.name, row.backend) for row in table.rows] == [("(model)", None), ("(model)", "cpu")]
+    assert str(table).endswith("1 of 2 units fused")

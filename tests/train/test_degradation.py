@@ -173,6 +173,28 @@ def test_whichever_way_it_goes(deep, verdict):
     assert len({findings._CONCLUSIONS[family, verdict] for family in ("plain", "resnet") for verdict in verdicts}) == 6
 
 
+def _ran(machine, torch="2.14.1"):
+    return {"cpu_model": machine, "torch_isa": "AVX2", "versions": {"torch": torch}}
+
+
+def test_machines():
+    """A network that went on elsewhere counts where each of its epochs was trained."""
+    one, two, *_ = trained(SEEN)
+    ran = [{"from_epoch": 1, "environment": _ran("A")}, {"from_epoch": 2, "environment": _ran("B")}]
+    places = findings.environments([one._replace(ran=ran), two._replace(ran=ran[:1])])
+    assert [place["environment"]["cpu_model"] for place in places] == ["A", "B"]
+    assert places[0]["trained"] == [{"network": "plain20", "seed": 0, "epochs": [1, 1]},
+                                    {"network": "plain20", "seed": 1, "epochs": [1, 2]}]  # fmt: skip
+    assert places[1]["trained"] == [{"network": "plain20", "seed": 0, "epochs": [2, 2]}]
+    assert findings.machines(places) == ("trained in several environments, whose roundings may differ; epochs: 3 on "
+                                         "A (AVX2, torch 2.14.1), 1 on B (AVX2, torch 2.14.1)")  # fmt: skip
+    assert findings.machines(places[1:]) == "trained on B (AVX2, torch 2.14.1)"
+    gpu = {**_ran("A"), "gpu": "NVIDIA X"}
+    old = [{"from_epoch": 1, "environment": None}, {"from_epoch": 2, "environment": gpu}]
+    words = findings.machines(findings.environments([one._replace(ran=old)]))
+    assert words.endswith("epochs: 1 on a machine that was not recorded, 1 on NVIDIA X (AVX2, torch 2.14.1)")
+
+
 def test_every_epoch_is_in_the_table():
     head, *lines = findings.csv_of(trained(SEEN)).splitlines()
     assert head.split(",") == list(findings.FIELDS) and len(lines) == 2 * 3 * 4

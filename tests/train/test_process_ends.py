@@ -173,7 +173,7 @@ def test_processes_draw_from_streams_of_their_own(places):
 def test_the_first_process_writes_alone(places):
     folder, _ = places
     for name in ("whole", "broken", "going"):
-        assert sorted(os.listdir(folder / name)) == ["checkpoint.pt", "metrics.csv", "plot.svg"]
+        assert sorted(os.listdir(folder / name)) == [".lock", "checkpoint.pt", "metrics.csv", "plot.svg"]
 
 
 def test_a_mistake_is_said_once(places):

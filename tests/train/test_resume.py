@@ -1,6 +1,7 @@
 """A run that was killed goes on to the same bits."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 
 from resnet_fused.train import Place, TrainError, checkpoint, metrics, run
 
+run_module = sys.modules[run.__module__]
 # Everything that has a state: momentum, a moving rate, an average, and mixup, which draws from torch's generator.
 CHOSEN = {"model": "resnet20", "image": 16, "batch": 16, "epochs": 3, "warmup": 1, "ema": 0.8, "mixup": 0.3}
 
@@ -54,7 +56,7 @@ def test_kill_9_in_mid_epoch(digits_folder, tmp_path):
         assert len(theirs["state"][key]) > 100
         assert all(torch.equal(value, ours["state"][key][name]) for name, value in theirs["state"][key].items())
     assert torch.equal(ours["random"]["torch"], theirs["random"]["torch"])
-    assert sorted(path.name for path in broken.iterdir()) == [checkpoint.NAME, metrics.NAME, "plot.svg"]
+    assert sorted(path.name for path in broken.iterdir()) == [".lock", checkpoint.NAME, metrics.NAME, "plot.svg"]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,36 @@ def finished(digits_folder, tmp_path_factory):
     given = {"data": f"folder:{digits_folder}", **CHOSEN, "epochs": 1, "warmup": 0, "ema": 0.0, "mixup": 0.0}
     quiet(given, Place(str(folder), threads=1))
     return given, folder
+
+
+def test_what_a_run_ran_on_is_recorded(digits_folder, tmp_path, monkeypatch):
+    """Each machine since its first epoch there, never its name; nothing is known of what began before that was."""
+    given = {"data": f"folder:{digits_folder}", **CHOSEN, "warmup": 0}
+    epoch, stop = run_module._epoch, []
+
+    def limited(going, number):
+        if number in stop:
+            raise KeyboardInterrupt
+        return epoch(going, number)
+
+    monkeypatch.setattr(run_module, "_epoch", limited)
+    stop[:] = [2]
+    quiet(given, Place(str(tmp_path), threads=1))
+    (here,) = checkpoint.load(str(tmp_path))["ran"]
+    assert here["from_epoch"] == 1 and here["environment"]["versions"]["torch"] == torch.__version__
+    assert here["environment"]["cpu_model"] and os.uname().nodename not in json.dumps(here)
+    content = checkpoint.load(str(tmp_path))
+    for environment, end in (({**here["environment"], "cpu_model": "another"}, 3), (None, 4)):
+        checkpoint.save(str(tmp_path), {**content, "ran": [{"from_epoch": 1, "environment": environment}]})
+        if environment is None:
+            saved = {key: value for key, value in content.items() if key not in ("ran", "schema")}
+            checkpoint.save(str(tmp_path), saved)
+        stop[:] = [end]
+        quiet({}, Place(str(tmp_path), resume=True, threads=1))
+        ran = checkpoint.load(str(tmp_path))["ran"]
+        assert ran == [{"from_epoch": 1, "environment": environment}, {**here, "from_epoch": 2}]
+    quiet({}, Place(str(tmp_path), resume=True, threads=1))
+    assert checkpoint.load(str(tmp_path))["ran"] == ran
 
 
 def test_another_runs_folder_is_left_alone(finished):

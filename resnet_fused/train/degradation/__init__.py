@@ -9,9 +9,18 @@ compared. He et al. 2016, sections 1 and 4.2, figures 1 and 6.
     chart.py        the figure: errors against iterations, and against depth
 """
 
-from resnet_fused.train.degradation.experiment import DEPTHS, Experiment, Trained, public_settings, train
-from resnet_fused.train.degradation.findings import compare, csv_of, finals, sentences, table
+from resnet_fused.train.degradation.experiment import DEPTHS, Experiment, Trained, opened, public_settings, train
+from resnet_fused.train.degradation.findings import (
+    compare,
+    csv_of,
+    environments,
+    finals,
+    machines,
+    sentences,
+    table,
+)
 
 __all__ = [
-    "DEPTHS", "Experiment", "Trained", "compare", "csv_of", "finals", "public_settings", "sentences", "table", "train",
+    "DEPTHS", "Experiment", "Trained", "compare", "csv_of", "environments", "finals", "machines", "opened",
+    "public_settings", "sentences", "table", "train",
 ]  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import asdict
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from resnet_fused import models
-from resnet_fused.train import checkpoint
+from resnet_fused.train import checkpoint, folder_lock
 from resnet_fused.train.degradation.processes import Task, run_all
 from resnet_fused.train.settings import Settings, TrainError, complete, differences, place_of, restored
 
@@ -39,12 +40,13 @@ _Key = tuple[str, int, int]  # family, depth, seed
 
 
 class Trained(NamedTuple):
-    """One network of one seed; rows: of metrics.FIELDS, one for each epoch."""
+    """One network of one seed; rows: of metrics.FIELDS, one for each epoch; ran: on what, since which epoch."""
 
     family: str
     depth: int
     seed: int
     rows: list[dict[str, Any]]
+    ran: Sequence[dict[str, Any]] = ()
 
     @property
     def network(self) -> str:
@@ -64,6 +66,19 @@ def public_settings(experiment: Experiment) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("model", "seed")}
 
 
+@contextlib.contextmanager
+def opened(experiment: Experiment, out: str) -> Iterator[None]:
+    """This process's alone is `out` while the context is open; it is made where it is missing.
+
+    Raises TrainError, before that, for settings that no network can have; where another process is writing there; and
+    OSError where the folder cannot be made.
+    """
+    _plan(experiment, out)
+    os.makedirs(out, exist_ok=True)
+    with folder_lock.locked(out):
+        yield
+
+
 def train(
     experiment: Experiment, out: str, jobs: int, say: Callable[[str], Any] = print,
     progress: Callable[[int], Any] = lambda epochs: None,
@@ -78,18 +93,19 @@ def train(
     planned = _plan(experiment, out)
     waiting = []
     for task in planned.values():
-        done = len(_rows(task))
+        done = len(_saved(task)["rows"])
         progress(done)
         if done < task.settings.epochs:
             waiting.append(task)
 
     def ended(task: Task) -> None:
-        last = _rows(task)[-1]
+        last = _saved(task)["rows"][-1]
         training, testing = (f"{1 - last[f'{part}_accuracy']:.2%}" for part in ("train", "test"))
         say(f"{task.settings.model}, seed {task.settings.seed}: training error {training}, test error {testing}")
 
     run_all(waiting, jobs, ended, lambda: progress(1))
-    return sorted(Trained(*key, _rows(task)) for key, task in planned.items())
+    saved = ((key, _saved(task)) for key, task in planned.items())
+    return sorted(Trained(*key, content["rows"], content["ran"]) for key, content in saved)
 
 
 def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
@@ -108,13 +124,13 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
     return tasks
 
 
-def _rows(task: Task) -> list[dict[str, Any]]:
-    """Of the epochs that the task's folder has; TrainError where they are of other settings or data."""
+def _saved(task: Task) -> dict[str, Any]:
+    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data."""
     if not checkpoint.exists(task.folder):
-        return []
+        return {"rows": [], "ran": []}
     saved = checkpoint.load(task.folder)
     differing = differences(restored(saved["settings"]), task.settings)
     if differing:
         words = f"cannot resume with other settings: {', '.join(differing)}"
         raise TrainError(f"{task.folder}: {words}; name another folder with --out")
-    return saved["rows"]
+    return {"rows": saved["rows"], "ran": saved["ran"]}

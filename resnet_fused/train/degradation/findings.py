@@ -85,6 +85,45 @@ def table(ends: Sequence[Final]) -> str:
     return grid(("", "training error", "test error"), rows) + f"\n\nerrors after the last epoch in per cent{of_seeds}"
 
 
+def environments(trained: Sequence[Trained]) -> list[dict[str, Any]]:
+    """Each environment (as bench.environment describes it, None: not known) with the epochs that were trained in it.
+
+    `trained`: a network, its seed, and its first and last epoch there, for each time that it was.
+    """
+    found: list[dict[str, Any]] = []
+    for one in trained:
+        firsts = [part["from_epoch"] for part in one.ran]
+        for part, first, after in zip(one.ran, firsts, [*firsts[1:], len(one.rows) + 1]):
+            same = next((known for known in found if known["environment"] == part["environment"]), None)
+            if same is None:
+                found.append(same := {"environment": part["environment"], "trained": []})
+            same["trained"].append({"network": one.network, "seed": one.seed, "epochs": [first, after - 1]})
+    return found
+
+
+def machines(places: Sequence[dict[str, Any]]) -> str:
+    """What environments() found, in a sentence."""
+    epochs: dict[str, int] = {}
+    for place in places:
+        name = _machine(place["environment"])
+        epochs[name] = epochs.get(name, 0) + sum(last - first + 1 for first, last in _spans(place))
+    if len(epochs) == 1:
+        return f"trained on {next(iter(epochs))}"
+    parts = ", ".join(f"{count} on {name}" for name, count in epochs.items())
+    return f"trained in several environments, whose roundings may differ; epochs: {parts}"
+
+
+def _spans(place: dict[str, Any]) -> list[list[int]]:
+    return [part["epochs"] for part in place["trained"]]
+
+
+def _machine(environment: dict[str, Any] | None) -> str:
+    if environment is None:
+        return "a machine that was not recorded"
+    name = environment.get("gpu") or environment["cpu_model"]
+    return f"{name} ({environment['torch_isa']}, torch {environment['versions']['torch']})"
+
+
 _CONCLUSIONS = {
     ("plain", "worse"): "without shortcuts, depth made training itself worse: this is the degradation of the paper.",
     ("plain", "mixed"): "without shortcuts, depth made training worse in some seeds only: no clear degradation here.",
