@@ -11,12 +11,12 @@ REFERENCE = ops.get("reference")
 def check_integers(case, kernels, dtype, rounds_between: bool) -> None:
     """On small integers: float64's results, rounded once; where 16-bit intermediates are stored, the reference's."""
     intermediate = rounds_between and dtype.itemsize == 2 and case.operator.startswith("conv_")
-    ours, theirs, truth = case.run(kernels), case.run(REFERENCE), case.double().run(REFERENCE)
+    judge = case if intermediate else case.double()
     statistics = case.operator == "conv_fprop" and case.arguments[8]
-    for a, b, c in zip(ours, theirs, truth):
+    for a, b in zip(case.run(kernels), judge.run(REFERENCE)):
         if statistics and a.dim() == 2:
             continue
-        expected = b if intermediate else c.to(a.dtype)
+        expected = b.to(a.dtype)
         if a.dim() == 2 and expected.abs().max() > 2**24:  # sums beyond float32's integers: a few roundings of them
             torch.testing.assert_close(a, expected, rtol=0, atol=4 * 2**-24 * expected.abs().max().item())
         else:
