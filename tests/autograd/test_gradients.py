@@ -78,11 +78,18 @@ def test_gradgradcheck(name, mode, backend):
     assert gradgradcheck(drawn.fused(backend), _leaves(drawn), fast_mode=True)
 
 
+# A Jacobian of second derivatives takes a step for each element: as few as have every tap, stride and shortcut.
+SMALLER = {name: p._replace(N=2, H=3, W=3) for name, p in PROBLEMS.items()}
+SMALLER["basic"] = SMALLER["basic"]._replace(C=2, units=tuple(u._replace(K=2) for u in PROBLEMS["basic"].units))
+FEWER_PIXELS = (2, 2, 5, 6)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name, mode, backend", COMBINATIONS)
-def test_gradgradcheck_every_entry(name, mode, backend):
-    drawn = _drawn(name, mode)
-    assert gradgradcheck(drawn.fused(backend), _leaves(drawn), check_fwd_over_rev=True)
+@pytest.mark.parametrize("name, mode", [c.values[:2] for c in COMBINATIONS if c.values[2] == "cpu"])
+def test_gradgradcheck_every_entry(name, mode):
+    """Of one backend: second derivatives are of PyTorch's own operations (autograd/eager.py), whatever ran before."""
+    drawn = draw_stem(mode, size=FEWER_PIXELS) if name == "stem" else draw(SMALLER[name], mode)
+    assert gradgradcheck(drawn.fused("cpu"), _leaves(drawn), check_fwd_over_rev=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
