@@ -23,8 +23,8 @@ def check_integers(case, kernels, dtype, rounds_between: bool) -> None:
             assert_bit_equal(a, expected)
 
 
-def check_oracle(case, kernels, factor=DIRECT) -> None:
-    """Errors against float64 by the bound of assert_oracle; a pool's index bit for bit."""
+def check_oracle(case, kernels, factor=DIRECT) -> tuple:
+    """Errors against float64 by the bound of assert_oracle; a pool's index bit for bit. → results, the reference's."""
     ours, theirs, truth = case.run(kernels), case.run(REFERENCE), case.double().run(REFERENCE)
     assert len(ours) == len(theirs)
     for i, (a, b, c) in enumerate(zip(ours, theirs, truth)):
@@ -35,10 +35,15 @@ def check_oracle(case, kernels, factor=DIRECT) -> None:
             terms = case.arguments[0].abs().max().item() if "backward_reduce" in case.operator else 0.0
             stored = rounded_terms(case, ours[0], c)
             assert_oracle(a, b, c, case.length, f"result {i}", terms=terms, stored=stored, factor=factor)
+    return ours, theirs
 
 
 def check_memory_format(case, kernels) -> None:
-    for a, b in zip(case.run(kernels), case.run(REFERENCE)):
+    assert_memory_format(case.run(kernels), case.run(REFERENCE))
+
+
+def assert_memory_format(ours, theirs) -> None:
+    for a, b in zip(ours, theirs):
         # One channel or one pixel lies alike in both formats.
         if b.dim() == 4 and min(b.shape[1], b.shape[2] * b.shape[3]) > 1:
             assert a.stride() == b.stride()

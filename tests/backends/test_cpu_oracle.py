@@ -3,7 +3,7 @@
 import engine
 import pytest
 import torch
-from checks import check_memory_format, check_oracle
+from checks import assert_memory_format, check_oracle
 from operator_cases import DTYPES, DTYPES_EVERYDAY, FORMATS, MODES, make_case
 from problems import CONVS
 from tolerance import DIRECT, assert_oracle
@@ -19,17 +19,11 @@ PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.ma
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_against_float64(problem, layout, dtype, mode):
+    """And results lie in memory as the reference's do."""
     case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
     convolution = case.operator.startswith(("conv_", "frozen_chain"))
-    check_oracle(case, ops.get("cpu"), engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_memory_format_is_the_reference_s(problem, layout, mode):
-    case = make_case(mode, problem, torch.float32, FORMATS[layout])
-    check_memory_format(case, ops.get("cpu"))
+    factor = engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT
+    assert_memory_format(*check_oracle(case, ops.get("cpu"), factor))
 
 
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "fprop_prologue", "backward_everything"])
