@@ -8,6 +8,22 @@ from resnet_fused import ops
 REFERENCE = ops.get("reference")
 
 
+def for_each(values, check) -> None:
+    """check(value) of every one, also after some that fail; AssertionError says which do, and why.
+
+    For checks of milliseconds: a test of its own takes as long to be collected, run and reported.
+    """
+    failures = {}
+    for value in values:
+        try:
+            check(value)
+        except Exception as error:
+            failures[value] = error
+    if failures:
+        lines = [f"{value}: {type(error).__name__}: {error}" for value, error in failures.items()]
+        raise AssertionError("\n".join(lines)) from next(iter(failures.values()))
+
+
 def check_integers(case, kernels, dtype, rounds_between: bool) -> None:
     """On small integers: float64's results, rounded once; where 16-bit intermediates are stored, the reference's."""
     intermediate = rounds_between and dtype.itemsize == 2 and case.operator.startswith("conv_")
