@@ -21,6 +21,7 @@ def _drawn(name, mode):
     return draw(PROBLEMS[name], mode)
 
 
+EVERYDAY_FORWARD = {"single", "basic_projection", "bottleneck", "stem"}
 EVERYDAY_SECOND = {"single", "basic", "bottleneck_projection", "stem"}
 COMBINATIONS = [
     pytest.param(name, mode, backend, id=f"{name}-{mode}-{backend}")
@@ -51,15 +52,12 @@ def _everyday(names, backends):
     return [c if chose else pytest.param(*c.values, id=c.id, marks=slow) for c, chose in zip(COMBINATIONS, chosen)]
 
 
-@pytest.mark.parametrize("name, mode, backend", _everyday((*PROBLEMS, "stem"), ("cpu",)))
+@pytest.mark.parametrize("name, mode, backend", _everyday(EVERYDAY_FORWARD, ("cpu",)))
 def test_gradcheck(name, mode, backend):
     drawn = _drawn(name, mode)
     leaves = _leaves(drawn, torch.channels_last)
     # Batched by vmap's predecessor, which knows too few of the reference's operations (aten::flatten).
     assert gradcheck(drawn.fused(backend), leaves, check_batched_grad=backend == "cpu")
-
-
-EVERYDAY_FORWARD = {"single", "basic_projection", "bottleneck", "stem"}
 
 
 @pytest.mark.parametrize("name, mode, backend", _everyday(EVERYDAY_FORWARD, ("cpu",)))
@@ -93,7 +91,9 @@ def test_gradgradcheck_every_entry(name, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERYDAY_FORWARD else pytest.mark.slow) for name in PROBLEMS]
+)
 def test_without_the_last_relu(name, mode):
     drawn = draw(PROBLEMS[name], mode, last_relu=False)
     assert gradcheck(drawn.fused("cpu"), _leaves(drawn))

@@ -31,7 +31,7 @@ def test_every_operator_has_a_case():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", ["nhwc", pytest.param("nchw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("problem", _problems(EVERYDAY, TRACED))
 def test_opcheck(problem, layout, mode):
     """Traced with symbolic sizes too, which takes nine tenths of its time."""
