@@ -28,6 +28,7 @@ TILES = (
     ConvProblem("pieces_groups", 2, 48, 7, 8, 96, 3, 3, (1, 1), (1, 1), (1, 1), 3),
     ConvProblem("pieces_wide", 1, 136, 6, 7, 264, 1, 1),
     ConvProblem("many_pixels", 3, 8, 17, 23, 136, 1, 1, (1, 1)),
+    ConvProblem("many_tiles", 3, 8, 53, 53, 16, 1, 1),  # more than a merge has segments; offsets of more than 16 bits
     ConvProblem("large_filter", 1, 8, 14, 15, 8, 11, 9, (2, 1), (5, 4)),
     ConvProblem("batch_1_deep", 1, 264, 5, 5, 72, 3, 3, (1, 1), (1, 1)),
     ConvProblem("unread", 2, 16, 9, 10, 24, 1, 1, (3, 2)),

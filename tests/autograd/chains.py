@@ -124,10 +124,10 @@ def draw(problem: ChainProblem, mode: str, zero_gamma=True, last_relu=True, marg
     return _redraw(Draw, tuple(units), sizes, problem.shortcut, x_size, zero_gamma, margin)
 
 
-def draw_stem(mode: str, zero_gamma=False, margin=MARGIN) -> StemDraw:
-    """A stem on 3 channels, 7x7/2 cut to 3x3/2; a zero gamma would tie all of a channel's pool windows."""
+def draw_stem(mode: str, zero_gamma=False, margin=MARGIN, size=(2, 3, 9, 10)) -> StemDraw:
+    """A stem with 3 filters, 7x7/2 cut to 3x3/2; a zero gamma would tie all of a channel's pool windows."""
     unit = _unit(2, 3, mode == "training")
-    return _redraw(StemDraw, (unit,), [(3, 3, 3, 3)], "none", (2, 3, 9, 10), zero_gamma, margin)
+    return _redraw(StemDraw, (unit,), [(3, size[1], 3, 3)], "none", size, zero_gamma, margin)
 
 
 def _redraw(cls, units, sizes, shortcut, x_size, zero_gamma, margin):

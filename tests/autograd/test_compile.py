@@ -19,9 +19,7 @@ KINDS = {
     "gated": lambda: NormAfterAdditionBlock(4, 4, options=BlockOptions("exclusive_gating")),
     "scaled": lambda: OriginalBlock(4, 4, options=BlockOptions("scaling")),
 }
-EVERYDAY = {  # kind, training, dynamic
-    ("preactivation", True, False), ("basic", True, True), ("basic", False, False), ("conv_bn_act", True, False)
-}  # fmt: skip
+EVERYDAY = {("preactivation", True, False), ("basic", True, True), ("conv_bn_act", False, False)}  # training, dynamic
 
 
 def _module(kind, training):

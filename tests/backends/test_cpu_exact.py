@@ -3,7 +3,7 @@
 import engine
 import pytest
 import torch
-from checks import check_integers
+from checks import check_integers, for_each
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
 from tolerance import assert_bit_equal
@@ -16,29 +16,34 @@ EVERYDAY = ("stem", "3x3", "1x1_s2", "one_channel", "dilated", "depthwise", "non
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
 
 
-@pytest.mark.parametrize("mode", EXACT)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_integers(problem, layout, dtype, mode):
-    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
-    # The library's 16-bit convolutions read and write what is rounded, float64's do not: there the reference judges.
-    intermediate = DTYPES[dtype].itemsize == 2 and case.operator.startswith("conv_")
-    with engine.winograd(False), engine.engine("never" if intermediate else "auto"):  # Winograd's transforms round
-        check_integers(case, ops.get("cpu"), DTYPES[dtype], rounds_between=True)
+def test_integers(problem, layout, dtype):
+    def check(mode):
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
+        # The library's 16-bit convolutions read and write what is rounded, float64's do not: the reference judges them.
+        intermediate = DTYPES[dtype].itemsize == 2 and case.operator.startswith("conv_")
+        with engine.winograd(False), engine.engine("never" if intermediate else "auto"):  # Winograd's transforms round
+            check_integers(case, ops.get("cpu"), DTYPES[dtype], rounds_between=True)
+
+    for_each(EXACT, check)
 
 
-@pytest.mark.parametrize("mode", ["fprop", "fprop_prologue_linear", "backward_bn", "backward_dw"])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_16_bit_convolution_rounds_once(problem, dtype, layout, mode):
+def test_16_bit_convolution_rounds_once(problem, dtype, layout):
     """The engine's own: what a prologue makes of its operands is not rounded."""
-    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
-    with engine.winograd(False), engine.engine("always"):
-        ours = case.run(ops.get("cpu"))
-    for a, b in zip(ours, case.double().run(ops.get("reference"))):
-        assert_bit_equal(a, b.to(a.dtype))
+
+    def check(mode):
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
+        with engine.winograd(False), engine.engine("always"):
+            ours = case.run(ops.get("cpu"))
+        for a, b in zip(ours, case.double().run(ops.get("reference"))):
+            assert_bit_equal(a, b.to(a.dtype))
+
+    for_each(["fprop", "fprop_prologue_linear", "backward_bn", "backward_dw"], check)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

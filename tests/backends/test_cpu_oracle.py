@@ -3,7 +3,7 @@
 import engine
 import pytest
 import torch
-from checks import check_memory_format, check_oracle
+from checks import assert_memory_format, check_oracle, for_each
 from operator_cases import DTYPES, DTYPES_EVERYDAY, FORMATS, MODES, make_case
 from problems import CONVS
 from tolerance import DIRECT, assert_oracle
@@ -14,22 +14,19 @@ EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES_EVERYDAY)
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_against_float64(problem, layout, dtype, mode):
-    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
-    convolution = case.operator.startswith(("conv_", "frozen_chain"))
-    check_oracle(case, ops.get("cpu"), engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT)
+def test_against_float64(problem, layout, dtype):
+    """And results lie in memory as the reference's do."""
 
+    def check(mode):
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
+        convolution = case.operator.startswith(("conv_", "frozen_chain"))
+        factor = engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT
+        assert_memory_format(*check_oracle(case, ops.get("cpu"), factor))
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_memory_format_is_the_reference_s(problem, layout, mode):
-    case = make_case(mode, problem, torch.float32, FORMATS[layout])
-    check_memory_format(case, ops.get("cpu"))
+    for_each(MODES, check)
 
 
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "fprop_prologue", "backward_everything"])

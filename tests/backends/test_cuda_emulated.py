@@ -7,7 +7,7 @@ import cuda_emulated
 import guarded
 import pytest
 import torch
-from checks import check_integers, check_memory_format, check_oracle, check_what_is_written
+from checks import check_integers, check_memory_format, check_oracle, check_what_is_written, for_each
 from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS, ConvProblem
 
@@ -52,21 +52,22 @@ def kernels(emulated):
     return torch.ops.resnet_fused_emulated
 
 
-@pytest.mark.parametrize("mode", KERNELS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", SHAPES, ids=lambda p: p.id)
-def test_kernels_against_float64(problem, layout, dtype, mode, kernels):
-    check_oracle(make_case(mode, problem, DTYPES[dtype], FORMATS[layout]), kernels)
+def test_kernels_against_float64(problem, layout, dtype, kernels):
+    for_each(KERNELS, lambda mode: check_oracle(make_case(mode, problem, DTYPES[dtype], FORMATS[layout]), kernels))
 
 
-@pytest.mark.parametrize("mode", [mode for mode in KERNELS if mode in EXACT])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", SHAPES[:3], ids=lambda p: p.id)
-def test_kernels_on_integers(problem, layout, dtype, mode, kernels):
-    case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
-    check_integers(case, kernels, DTYPES[dtype], rounds_between=False)
+def test_kernels_on_integers(problem, layout, dtype, kernels):
+    def check(mode):
+        case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout], integer=True)
+        check_integers(case, kernels, DTYPES[dtype], rounds_between=False)
+
+    for_each([mode for mode in KERNELS if mode in EXACT], check)
 
 
 @pytest.mark.parametrize("mode", ["statistics", "apply_residual_affine", "reduce_two", "backward_apply_relu"])

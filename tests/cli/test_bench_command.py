@@ -57,6 +57,7 @@ def contender(outcome, name):
     return next(row for row in outcome["jobs"][0]["contenders"] if row["name"] == name)
 
 
+@pytest.mark.slow
 def test_json_is_complete(broken):
     _, outcome, _ = broken
     assert outcome["schema"] == result.SCHEMA and outcome["environment"]["cpu_model"]
@@ -74,17 +75,20 @@ def test_json_is_complete(broken):
         assert row["peak_rss_bytes"] > row["peak_rss_growth_bytes"] >= 0
 
 
+@pytest.mark.slow
 def test_eager_errors_are_those_of_the_oracles_own_eager_runs(broken):
     _, outcome, _ = broken
     assert contender(outcome, "channels_last")["gradient_ratio"] == pytest.approx(1, rel=0.2)
 
 
+@pytest.mark.slow
 def test_fused_saves_less_for_backward(broken):
     _, outcome, _ = broken
     saved = [contender(outcome, name)["saved_for_backward_bytes_per_image"] for name in ("fused", "channels_last")]
     assert saved[0] < 0.7 * saved[1]
 
 
+@pytest.mark.slow
 def test_nothing_private_is_in_the_result(broken):
     done, outcome, page = broken
     text = json.dumps(outcome)
@@ -93,6 +97,7 @@ def test_nothing_private_is_in_the_result(broken):
     assert "/secret/place" not in text + page + done.stdout
 
 
+@pytest.mark.slow
 def test_wrong_contender_gets_no_speedup_and_fails_the_command(broken):
     done, outcome, page = broken
     assert done.returncode == 1
@@ -103,6 +108,7 @@ def test_wrong_contender_gets_no_speedup_and_fails_the_command(broken):
     assert "wrong is wrong and gets no speed-up" in page
 
 
+@pytest.mark.slow
 def test_failing_contenders_are_named_and_the_others_go_on(broken):
     done, outcome, page = broken
     assert contender(outcome, "raises")["error"] == "RuntimeError: cannot open kernel.so"
@@ -120,6 +126,7 @@ def test_wrong_subject_gets_no_speedup_at_all(wrong_subject):
     assert contender(outcome, "nchw")["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_contender_that_only_infers_is_named_in_a_training_race(broken):
     done, outcome, page = broken
     assert outcome["jobs"][0]["left_out"] == [{"name": "onnxruntime", "reason": "races only in infer"}]
@@ -181,6 +188,7 @@ def test_a_network_for_cifar(tmp_path):
     assert saved[1] < 0.85 * saved[0]  # by formula 0.77; the fused contender is the fused network
 
 
+@pytest.mark.slow
 def test_report_holds_the_numbers_of_the_json(broken):
     done, outcome, page = broken
     assert "http" not in page.replace("http-equiv", "")  # self-contained
@@ -204,6 +212,7 @@ def test_report_holds_the_numbers_of_the_json(broken):
         assert version in page
 
 
+@pytest.mark.slow
 def test_command_ends_with_the_place_of_the_report(broken):
     done, _, _ = broken
     assert re.fullmatch(r"report: .*index\.html", done.stdout.splitlines()[-1])

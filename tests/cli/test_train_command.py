@@ -2,10 +2,10 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -163,11 +163,12 @@ def test_wrong_usage(arguments, words, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_digits_by_default(tmp_path, seed):
-    """98 % of unseen digits in three minutes: 99.2 % and more in 23 to 46 s were seen, beside other work."""
-    start = time.monotonic()
+    """98 % of unseen digits in three minutes of a CPU, however busy: 99.2 % and more in 23 to 46 s of two were seen."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "resnet_fused", "train", "--data", "digits", "--seed", str(seed)]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)
-    seconds = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert done.returncode == 0, done.stderr
     print(done.stdout.splitlines()[-1])
     rows = small.table(tmp_path)

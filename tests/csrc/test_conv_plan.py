@@ -79,16 +79,18 @@ SHAPES = list(itertools.product((1, 2, 7, 16, 64), (1, 7, 14, 56, 224), (1000, 6
 
 
 @pytest.mark.parametrize("weight_bytes", [1000, 10**6])
-@pytest.mark.parametrize("images, rows, row_bytes, advance, span, threads", SHAPES)
-def test_strips_cover_everything_once(images, rows, row_bytes, advance, span, threads, weight_bytes):
-    plan = _cpu.plan_strips(images, rows, row_bytes, advance, span, 4, weight_bytes, threads, **CACHES)
-    assert plan["image_strips"] == -(-images // plan["images"]) and plan["row_strips"] == -(-rows // plan["rows"])
-    assert 1 <= plan["splits"] <= 4
-    assert plan["images"] == 1 or plan["rows"] == rows
-    packed = plan["images"] * ((plan["rows"] - 1) * advance + span) * row_bytes
-    assert packed <= CACHES["l2"] / 2 or (plan["images"] == 1 and plan["rows"] == 1)
-    tasks = plan["image_strips"] * plan["row_strips"] * plan["splits"]
-    assert tasks >= min(threads, 4)
+def test_strips_cover_everything_once(weight_bytes):
+    for shape in SHAPES:
+        images, rows, row_bytes, advance, span, threads = shape
+        plan = _cpu.plan_strips(images, rows, row_bytes, advance, span, 4, weight_bytes, threads, **CACHES)
+        assert plan["image_strips"] == -(-images // plan["images"]), shape
+        assert plan["row_strips"] == -(-rows // plan["rows"]), shape
+        assert 1 <= plan["splits"] <= 4, shape
+        assert plan["images"] == 1 or plan["rows"] == rows, shape
+        packed = plan["images"] * ((plan["rows"] - 1) * advance + span) * row_bytes
+        assert packed <= CACHES["l2"] / 2 or (plan["images"] == 1 and plan["rows"] == 1), shape
+        tasks = plan["image_strips"] * plan["row_strips"] * plan["splits"]
+        assert tasks >= min(threads, 4), shape
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

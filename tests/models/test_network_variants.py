@@ -73,7 +73,7 @@ def test_norms(name):
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@pytest.mark.parametrize("name", ("resnet18", "resnet50", "resnet20"))
+@pytest.mark.parametrize("name", ("resnet18", "resnet20", pytest.param("resnet50", marks=pytest.mark.slow)))
 def test_every_shortcut_is_built_where_it_belongs(name, ordering):
     for shortcut in SHORTCUTS:
         model = on_meta(name, block=ordering, shortcut=shortcut, num_classes=7)

@@ -283,6 +283,7 @@ def test_export(kind, training):
     assert_same(program.module()(x).detach(), eager(x).detach())
 
 
+@pytest.mark.slow  # autograd/test_compile.py compiles some every day
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", (True, False))
 def test_compile_full_graph(kind, training):

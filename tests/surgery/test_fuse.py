@@ -267,8 +267,9 @@ def test_convert_sync_batchnorm(training):
         assert same(out, expected) and backends == ["cpu"] * 5
 
 
+@pytest.mark.slow  # autograd/test_compile.py compiles some every day
 @pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("build", (small_network, pytest.param(network, marks=pytest.mark.slow)))  # network: ResNet-18
+@pytest.mark.parametrize("build", (small_network, network))  # network: ResNet-18
 def test_compiled(build, training):
     eager = build().train(training)
     fused = resnet_fused.fuse(copy.deepcopy(eager))
