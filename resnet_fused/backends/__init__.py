@@ -9,6 +9,7 @@ import torch
 
 from resnet_fused import _ext
 from resnet_fused.backends import reference
+from resnet_fused.backends.traceable import Traceable
 
 NAMES = ("reference", "cpu", "triton", "cuda", "library")
 
@@ -33,11 +34,17 @@ def _triton_unavailable_reason() -> str | None:
     return None
 
 
-_registered = {"reference": reference}
+def _triton():
+    """Imported when it is used: that takes longer than all of this package."""
+    return importlib.import_module("resnet_fused.backends.triton")
+
+
+_registered = {"reference": reference, "triton": Traceable("resnet_fused_triton", _triton)}
 
 
 def register(name: str, operators) -> None:
-    """Adds a backend that runs when asked for by name: an object with all the operators, such as a module."""
+    """Adds a backend that runs when asked for by name: an object with all the operators, such as a module, or a
+    Traceable."""
     _registered[name] = operators
 
 
@@ -46,12 +53,9 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str):
-    """The namespace that holds a usable backend's operators."""
-    return _registered[name] if name in _registered else _namespace(name)
-
-
-def _namespace(name: str):
-    """Compiled operators; those of "library" convolve by PyTorch's libraries, with our passes around them."""
-    if name == "triton":  # imported when it is used: that takes longer than all of this package
-        return importlib.import_module("resnet_fused.backends.triton")
-    return torch.ops.resnet_fused_library if name == "library" else torch.ops.resnet_fused
+    """The namespace that holds a usable backend's operators; "library" convolves by PyTorch's libraries, with our passes
+    around them."""
+    operators = _registered.get(name)
+    if operators is None:
+        return torch.ops.resnet_fused_library if name == "library" else torch.ops.resnet_fused
+    return operators.operators() if isinstance(operators, Traceable) else operators

@@ -48,5 +48,7 @@ from resnet_fused.ops.fake import output_extent
 
 __all__ = ["get", "output_extent"]
 
+fake.register("resnet_fused_triton")
 if _ext.cpu_unavailable_reason() is None:
-    fake.register()
+    fake.register("resnet_fused")
+    fake.register("resnet_fused_library")

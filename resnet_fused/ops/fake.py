@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-NAMESPACES = ("resnet_fused", "resnet_fused_library")
-
 
 def _acc(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -138,7 +136,7 @@ OPERATORS = (
 )
 
 
-def register() -> None:
-    for namespace in NAMESPACES:
-        for operator in OPERATORS:
-            torch.library.register_fake(f"{namespace}::{operator.__name__}", operator)
+def register(namespace: str) -> None:
+    """For the operators that are registered as torch.ops.<namespace>."""
+    for operator in OPERATORS:
+        torch.library.register_fake(f"{namespace}::{operator.__name__}", operator)

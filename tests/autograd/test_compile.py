@@ -1,14 +1,19 @@
 """torch.compile with fullgraph: a fused module is one graph, in training and in evaluation."""
 
 import copy
+import importlib.util
 import itertools
 
 import pytest
 import torch
+from compile_checks import BLOCKS, check_one_graph, make_block, make_input
+from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import resnet_fused
+from resnet_fused import backends
 from resnet_fused.modules import NormAfterAdditionBlock, BlockOptions, OriginalBlock, PreactivationBlock
 
 KINDS = {
@@ -88,3 +93,53 @@ def test_without_grad():
     x = _input(2, 4, 6, 6)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), module(x), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("backend", ["cpu", "library"])
+def test_the_same_bits(backend, kind, training):
+    buffers, expected = check_one_graph(kind, training, backend)
+    # The compiled update of running statistics is PyTorch's, of three roundings of numbers up to 4.
+    torch.testing.assert_close(buffers, expected, rtol=0, atol=3 * 4 * 2**-24)
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    """The name of a backend: Triton's operators for any device, whose kernels do nothing."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    from resnet_fused.backends.triton import launch
+
+    registered = backends._registered
+    monkeypatch.setattr(backends, "_registered", {**registered, "traced": registered["triton"]})
+    with launch.replaced(lambda *_: None):
+        yield "traced"
+
+
+def test_triton_s_operators_are_nodes(triton):
+    torch.compiler.reset()
+    seen = []
+
+    def collect(graph, example_inputs):
+        seen.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=collect, bw_compiler=collect)
+    with resnet_fused.backend(triton):
+        compiled = torch.compile(make_block("basic", True), fullgraph=True, backend=backend)
+        compiled(make_input().requires_grad_()).sum().backward()
+    operators = [str(target) for target in seen if "resnet_fused" in str(target)]
+    expected = ["conv_fprop", "bn_finalize", "bn_backward_finalize", "conv_backward"] * 2  # for each convolution
+    expected += ["bn_apply", "bn_backward_mask_reduce"]  # for the sum
+    assert sorted(operators) == sorted(f"resnet_fused_triton.{name}.default" for name in expected)
+
+
+@pytest.mark.parametrize("tracing_mode", ["real", "symbolic"])
+def test_triton_s_operators_are_nodes_of_make_fx(triton, tracing_mode):
+    block, x = make_block("basic", False), make_input()
+    with resnet_fused.backend(triton), torch.no_grad():
+        graph = make_fx(lambda x: block(x), tracing_mode=tracing_mode, _allow_non_fake_inputs=True)(x)
+    operators = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert operators == [torch.ops.resnet_fused_triton.frozen_chain.default]

@@ -7,12 +7,10 @@ import copy
 import pytest
 import torch
 import triton_emulated
+from compile_checks import check_one_graph
 from operator_cases import FORMATS
 from test_blocks_oracle import FLOAT32_MARGIN, HALF_MARGIN, PROBLEMS, _draw, _lengths, _run, _separate
 from tolerance import assert_bit_equal, assert_oracle, stored_rounding
-
-import resnet_fused
-from resnet_fused.backends import triton
 
 pytestmark = [triton_emulated.needs_emulator, pytest.mark.slow]
 BACKEND = "triton_emulated"
@@ -52,16 +50,9 @@ def test_frozen_inference():
         assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key)
 
 
-def test_under_torch_compile(monkeypatch):
-    """The operators are not looked into: they run as without it."""
-    monkeypatch.setattr(resnet_fused.backends, "_registered", {**resnet_fused.backends._registered, "mine": triton})
-    monkeypatch.setattr("resnet_fused.backends.triton.launch._run", triton_emulated.EMULATOR.run)
-    module, x = _draw(PROBLEMS["basic"], True, FLOAT32_MARGIN)
-    module, x = module.float(), x.float().contiguous(memory_format=torch.channels_last)
-    expected = _run(copy.deepcopy(module), x, "mine")
-    leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    with resnet_fused.backend("mine"):
-        out = torch.compile(module, backend="eager")(leaf)
-    out.sum().backward()
-    assert_bit_equal(out, expected["out"])
-    assert torch.isfinite(leaf.grad).all()
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("kind, dtype", [("basic", torch.float32), ("bottleneck_stride", torch.float16)], ids=str)
+def test_compiled(kind, dtype, training):
+    buffers, expected = check_one_graph(kind, training, BACKEND, dtype)
+    for name, buffer in buffers.items():
+        assert_bit_equal(buffer, expected[name])

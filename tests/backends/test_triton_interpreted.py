@@ -12,9 +12,12 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("name", ["bn_operators", "convolutions"])
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["everyday", "slow"])
-def test_by_the_interpreter(slow, name):
+@pytest.mark.parametrize("name, slow", [
+    ("bn_operators", False),
+    ("convolutions", False),
+    *[pytest.param(name, True, marks=pytest.mark.slow) for name in ("bn_operators", "convolutions", "library")],
+])  # fmt: skip
+def test_by_the_interpreter(name, slow):
     which = ["--slow", "-m", "slow"] if slow else []
     file = TESTS / "interpreted" / f"test_{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]

@@ -1,4 +1,8 @@
-"""Schemas, fake kernels and autograd registration of every operator, by PyTorch's own check."""
+"""Schemas, fake kernels and autograd registration of every operator, by PyTorch's own check; Triton's, whose kernels
+need a GPU or the interpreter, are checked by it in tests/interpreted/test_library.py.
+"""
+
+import importlib.util
 
 import pytest
 import torch
@@ -6,7 +10,7 @@ from operator_cases import DTYPES, FORMATS, MODES, make_case
 from problems import CONVS
 from torch._subclasses import FakeTensorMode
 
-from resnet_fused import ops
+from resnet_fused import backends, ops
 
 NAMESPACE = torch.ops.resnet_fused
 EVERYDAY = ("odd_channels",)
@@ -22,12 +26,13 @@ def _problems(everyday, problems=CONVS):
 def test_every_operator_has_a_case():
     problem = CONVS[0]
     covered = {make_case(mode, problem, torch.float32, torch.channels_last).operator for mode in MODES}
-    registered = {
-        name.removeprefix("resnet_fused::").split(".")[0]
-        for name in torch._C._dispatch_get_all_op_names()
-        if name.startswith("resnet_fused::")
-    }
-    assert covered == registered - {"bn_update_running"}  # writes to its arguments: test_bn_update_running.py
+    for namespace in ("resnet_fused", "resnet_fused_library", "resnet_fused_triton"):
+        registered = {
+            name.removeprefix(f"{namespace}::").split(".")[0]
+            for name in torch._C._dispatch_get_all_op_names()
+            if name.startswith(f"{namespace}::")
+        }
+        assert covered == registered - {"bn_update_running"}  # writes to its arguments: test_bn_update_running.py
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -57,16 +62,43 @@ def _description(tensor):
     return tensor.shape, tensor.dtype, tensor.device, strides
 
 
+def _check_descriptions(case, real, namespace):
+    with FakeTensorMode() as fake_mode:
+        fake = case.mapped(fake_mode.from_tensor).run(namespace)
+    assert [_description(t) for t in fake] == [_description(t) for t in case.run(real)]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("problem", _problems(FAKE_EVERYDAY))
 def test_fake_results_are_described_as_real_ones(problem, layout, mode):
     for dtype in DTYPES.values():
-        case = make_case(mode, problem, dtype, FORMATS[layout])
-        real = case.run(ops.get("cpu"))
-        with FakeTensorMode() as fake_mode:
-            fake = case.mapped(fake_mode.from_tensor).run(NAMESPACE)
-        assert [_description(t) for t in fake] == [_description(t) for t in real]
+        _check_descriptions(make_case(mode, problem, dtype, FORMATS[layout]), ops.get("cpu"), NAMESPACE)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("problem", _problems(EVERYDAY))
+def test_fake_results_are_described_as_triton_s(problem, layout, mode):
+    """What a result is like does not depend on its kernels, none of which runs."""
+    from resnet_fused.backends.triton import launch
+
+    with launch.replaced(lambda *_: None):
+        for dtype in DTYPES.values():
+            case = make_case(mode, problem, dtype, FORMATS[layout])
+            _check_descriptions(case, ops.get("triton"), torch.ops.resnet_fused_triton)
+
+
+def test_signatures_are_the_extension_s():
+    for schema in backends.schemas.SCHEMAS:
+        name = schema.partition("(")[0]
+        signatures = [
+            str(getattr(namespace, name).default._schema).partition("::")[2]
+            for namespace in (NAMESPACE, torch.ops.resnet_fused_triton)
+        ]
+        assert signatures[0] == signatures[1]
+        assert getattr(torch.ops.resnet_fused_triton, name).default.tags == getattr(NAMESPACE, name).default.tags
 
 
 @pytest.mark.parametrize("weight_layout", FORMATS)

@@ -14,7 +14,8 @@
     dense.py, launch.py tensors as the kernels want them; the one place where kernels are started
 
 Equations, shapes and dtypes are those of resnet_fused.ops. Results are the same bits every time: sums are taken in two
-stages, in an order that depends on the shape alone, without atomics. Importing this package imports triton.
+stages, in an order that depends on the shape alone, without atomics. Importing this package imports triton; so backends
+do not before one of these functions is called, which are torch.ops.resnet_fused_triton's too (backends/traceable.py).
 """
 
 from resnet_fused.backends.reference import bn_backward_finalize, bn_update_running

@@ -3,8 +3,8 @@
 channels_last activations of float32, float16 and bfloat16 are convolved by the kernels of conv_fprop, conv_dgrad and
 conv_wgrad; all else by the library, with our batch norm kernels around it.
 
-They are plain functions. torch.library.triton_op would have torch.compile look inside of them, but which tiling runs,
-and on how much memory, may be measured here, which is nothing to trace.
+Tracers see each as one node (backends/traceable.py). torch.library.triton_op would have torch.compile look inside, but
+which tiling runs, and on how much memory, depends on sizes and may be measured here, which is nothing to trace.
 """
 
 from __future__ import annotations

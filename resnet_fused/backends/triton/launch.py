@@ -17,7 +17,7 @@ def _on_device(kernel, grid: tuple[int, ...], arguments, options) -> None:
 _run = _on_device
 
 
-@torch.compiler.disable  # torch.compile leaves the graph around a unit, and calls its operators as they are
+@torch.compiler.disable  # where torch.compile comes here, an operator runs outside of its graph: not to be looked into
 def launch(kernel, grid: tuple[int, ...], *arguments, **options) -> None:
     """`kernel[grid](*arguments, **options)` on the device of its tensors and the current stream there.
 
