@@ -37,7 +37,11 @@ LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
         ({"dtype": "bfloat16", "stride": 2, "native_bf16": False}, "direct"),
         ({"dtype": "float16"}, "winograd"),
         ({"dtype": "float16", "stride": 2}, "direct"),
-        ({"weight": [64, 1, 3, 3], "groups": 64}, "library"),
+        ({"weight": [64, 1, 3, 3], "groups": 64}, "depthwise"),
+        ({"weight": [64, 1, 3, 3], "groups": 64, "dtype": "bfloat16"}, "depthwise"),  # bound by memory
+        ({"weight": [64, 1, 3, 3], "groups": 64, "isa": "portable"}, "library"),
+        ({"weight": [128, 1, 3, 3], "groups": 64}, "library"),  # two filters to a channel
+        ({"weight": [64, 2, 3, 3], "groups": 32}, "library"),
         ({"input": [16, 128, 56, 56], "weight": [128, 32, 3, 3], "groups": 4}, "direct"),
         ({"isa": "portable"}, "library"),
         ({"isa": "avx2"}, "winograd"),

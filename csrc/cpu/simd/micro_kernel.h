@@ -3,6 +3,7 @@
 // with a broadcast and b in vectors. Its rows lie in two runs of equal spacing (one more in the first if their number is
 // odd), so that a tile can span two rows of an image; spacing and steps are free, so that one kernel serves convolutions
 // of any stride, dilation and filter, Winograd's products, and gradients of weights, where k runs over pixels.
+// Channel by channel (depthwise convolutions), a is a(i, q, k, j), read in vectors as b is.
 
 constexpr int kVectors = 2;  // of a tile's row
 template <typename A>
@@ -16,6 +17,7 @@ template <typename A>
 struct MicroTile {
   const A* a[2];           // first element of each run of rows
   int64_t row, step;       // from row to row, and from k to k + 1
+  int64_t second;          // channel by channel: from a's first vector to the second, where a block holds only one
   const int64_t* offsets;  // of a for each group
   int64_t groups, depth;
   const A* b;
@@ -32,7 +34,7 @@ struct MicroTile {
 template <int M>
 constexpr int kTurns = M * kVectors < 8 ? 2 : 1;
 
-template <typename A, int M>
+template <typename A, int M, bool BY_CHANNEL>
 __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   constexpr int L = kLanes<A>;
   constexpr int kFirst = (M + 1) / 2;
@@ -51,6 +53,7 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   }
   const A* b = t.b;
   const char* ahead = t.ahead;
+  const int64_t second = kMicroColumns<A> > kBlock ? t.second : L;
   const int64_t row = t.row, step = t.step, b_step = t.b_step, b_second = t.b_second, depth = t.depth;
   for (int64_t q = 0; q < t.groups; ++q) {
     const A* a0 = t.a[0] + t.offsets[q];
@@ -64,9 +67,9 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
       b += b_step;
 #pragma GCC unroll 16
       for (int i = 0; i < M; ++i) {
-        V v = splat<L>(i < kFirst ? a0[i * row] : a1[(i - kFirst) * row]);
-        sums[i][0] = fma(v, b0, sums[i][0]);
-        sums[i][1] = fma(v, b1, sums[i][1]);
+        const A* a = i < kFirst ? a0 + i * row : a1 + (i - kFirst) * row;
+        sums[i][0] = fma(BY_CHANNEL ? load<L>(a) : splat<L>(*a), b0, sums[i][0]);
+        sums[i][1] = fma(BY_CHANNEL ? load<L>(a + second) : splat<L>(*a), b1, sums[i][1]);
       }
       a0 += step;
       a1 += step;
@@ -94,23 +97,23 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   }
 }
 
-template <typename A, int M>
+template <typename A, int M, bool BY_CHANNEL = false>
 RF_INLINE void run_micro_kernel(int rows, const MicroTile<A>& t) {
   if constexpr (M > 0) {
     if (rows == M) {
-      micro_kernel<A, M>(t);
+      micro_kernel<A, M, BY_CHANNEL>(t);
     } else {
-      run_micro_kernel<A, M - 1>(rows, t);
+      run_micro_kernel<A, M - 1, BY_CHANNEL>(rows, t);
     }
   }
 }
 
 // Runs the tile's first `rows` rows, the second run beginning where the first ends.
-template <typename A>
+template <typename A, bool BY_CHANNEL = false>
 RF_INLINE void run_rows(int rows, MicroTile<A>& t, const A* a) {
   t.a[0] = a;
   t.a[1] = a + (rows + 1) / 2 * t.row;
-  run_micro_kernel<A, kMicroRows>(rows, t);
+  run_micro_kernel<A, kMicroRows, BY_CHANNEL>(rows, t);
 }
 
 // n in as few parts of `most` as possible, as equal as possible: part i of `cut_count` begins at cut_begin.
