@@ -104,14 +104,15 @@ void conv_wgrad_depthwise(DType dtype, const ConvShape& shape, const ConvPlan& p
   int64_t parts = plan.wgrad.parts, splits = plan.wgrad.strips.splits;
   TapGrid grid = fprop_grid(shape);
   GridPanel a = grid_panel(grid, shape.C, false, 1, 1), b = draw_panel(shape, shape.C, 1, 1);
-  int64_t draw_offset = round_up(split_elements(a.panel, tiles, splits, columns) * acc_size(dtype), kLine) + kLine;
+  int64_t operand_offset = round_up(shape.Q * sizeof(int64_t), kLine);
+  int64_t draw_offset = operand_offset + round_up(split_elements(a.panel, tiles, splits, columns) * acc_size(dtype), kLine) + kLine;
   int64_t stride = draw_offset + round_up(split_elements(b.panel, tiles, splits, columns) * acc_size(dtype), kLine) + kLine;
   int64_t sums_stride = tiles * grid.taps.size() * columns;
   void* workspace = allocate(workers_for(parts * splits) * stride);
   void* sums = allocate(parts * sums_stride * acc_size(dtype));
   DepthwiseWgradParams params{operand, draw, a.panel, b.panel, a.row_advance, a.column_advance, shape.R, shape.S,
-                              shape.dilation[0], shape.dilation[1], parts, splits, workspace, stride, draw_offset, sums,
-                              sums_stride};
+                              shape.dilation[0], shape.dilation[1], parts, splits, workspace, stride, operand_offset,
+                              draw_offset, sums, sums_stride};
   run_tasks(kernels.depthwise_wgrad[index], params, parts * splits);
   DepthwiseWeights order(grid.taps, shape.C, strides);
   run_tasks(kernels.unpack_weights[index], UnpackWeightsParams{order.params, sums, sums_stride, parts, weights}, tiles);

@@ -137,8 +137,8 @@ struct DepthwiseWgradParams {
   int64_t row_advance, column_advance;
   int64_t filter_rows, filter_columns, row_dilation, column_dilation;
   int64_t parts, splits;                // tasks = parts * splits
-  void* workspace;                      // for each worker: the operand's panel, draw's panel
-  int64_t workspace_stride, draw_offset;
+  void* workspace;                      // for each worker: pixel offsets, the operand's panel, draw's panel
+  int64_t workspace_stride, operand_offset, draw_offset;
   void* sums;                           // [parts][sums_stride] acc
   int64_t sums_stride;
 };

@@ -1,9 +1,8 @@
-// The one loop in which all multiply-accumulates of the convolutions happen: a tile of C in registers,
+// The one loop in which all multiply-accumulates of the convolutions but the depthwise happen: a tile of C in registers,
 //     C[i][j] (+)= sum over groups q and k < depth of a(i, q, k) * b(q * depth + k, j)
 // with a broadcast and b in vectors. Its rows lie in two runs of equal spacing (one more in the first if their number is
 // odd), so that a tile can span two rows of an image; spacing and steps are free, so that one kernel serves convolutions
 // of any stride, dilation and filter, Winograd's products, and gradients of weights, where k runs over pixels.
-// Channel by channel (depthwise convolutions), a is a(i, q, k, j), read in vectors as b is.
 
 constexpr int kVectors = 2;  // of a tile's row
 template <typename A>
@@ -17,7 +16,6 @@ template <typename A>
 struct MicroTile {
   const A* a[2];           // first element of each run of rows
   int64_t row, step;       // from row to row, and from k to k + 1
-  int64_t second;          // channel by channel: from a's first vector to the second, where a block holds only one
   const int64_t* offsets;  // of a for each group
   int64_t groups, depth;
   const A* b;
@@ -34,7 +32,7 @@ struct MicroTile {
 template <int M>
 constexpr int kTurns = M * kVectors < 8 ? 2 : 1;
 
-template <typename A, int M, bool BY_CHANNEL>
+template <typename A, int M>
 __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   constexpr int L = kLanes<A>;
   constexpr int kFirst = (M + 1) / 2;
@@ -53,7 +51,6 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   }
   const A* b = t.b;
   const char* ahead = t.ahead;
-  const int64_t second = kMicroColumns<A> > kBlock ? t.second : L;
   const int64_t row = t.row, step = t.step, b_step = t.b_step, b_second = t.b_second, depth = t.depth;
   for (int64_t q = 0; q < t.groups; ++q) {
     const A* a0 = t.a[0] + t.offsets[q];
@@ -67,9 +64,9 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
       b += b_step;
 #pragma GCC unroll 16
       for (int i = 0; i < M; ++i) {
-        const A* a = i < kFirst ? a0 + i * row : a1 + (i - kFirst) * row;
-        sums[i][0] = fma(BY_CHANNEL ? load<L>(a) : splat<L>(*a), b0, sums[i][0]);
-        sums[i][1] = fma(BY_CHANNEL ? load<L>(a + second) : splat<L>(*a), b1, sums[i][1]);
+        V v = splat<L>(i < kFirst ? a0[i * row] : a1[(i - kFirst) * row]);
+        sums[i][0] = fma(v, b0, sums[i][0]);
+        sums[i][1] = fma(v, b1, sums[i][1]);
       }
       a0 += step;
       a1 += step;
@@ -97,23 +94,23 @@ __attribute__((noinline)) void micro_kernel(const MicroTile<A>& t) {
   }
 }
 
-template <typename A, int M, bool BY_CHANNEL = false>
+template <typename A, int M>
 RF_INLINE void run_micro_kernel(int rows, const MicroTile<A>& t) {
   if constexpr (M > 0) {
     if (rows == M) {
-      micro_kernel<A, M, BY_CHANNEL>(t);
+      micro_kernel<A, M>(t);
     } else {
-      run_micro_kernel<A, M - 1, BY_CHANNEL>(rows, t);
+      run_micro_kernel<A, M - 1>(rows, t);
     }
   }
 }
 
 // Runs the tile's first `rows` rows, the second run beginning where the first ends.
-template <typename A, bool BY_CHANNEL = false>
+template <typename A>
 RF_INLINE void run_rows(int rows, MicroTile<A>& t, const A* a) {
   t.a[0] = a;
   t.a[1] = a + (rows + 1) / 2 * t.row;
-  run_micro_kernel<A, kMicroRows, BY_CHANNEL>(rows, t);
+  run_micro_kernel<A, kMicroRows>(rows, t);
 }
 
 // n in as few parts of `most` as possible, as equal as possible: part i of `cut_count` begins at cut_begin.
