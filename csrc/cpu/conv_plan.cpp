@@ -85,8 +85,8 @@ WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t su
   return plan;
 }
 
-// Splits of the channels for half a core's second-level cache to hold their rings, and for so many tasks while several
-// cache lines of each pixel belong to a split: they cost nothing else.
+// Splits of the channels for half a core's second-level cache to hold their rings, and for `wanted` tasks as long as a
+// split has several cache lines of each pixel: rows that are shared out instead are packed twice at the borders.
 static int64_t depthwise_splits(int64_t ring_bytes, int64_t tiles, int64_t tile_bytes, int64_t wanted,
                                 const Caches& caches) {
   constexpr int64_t kLeastBytes = 256;
@@ -95,23 +95,23 @@ static int64_t depthwise_splits(int64_t ring_bytes, int64_t tiles, int64_t tile_
   return std::min(std::max(fitting, std::min(wanted, most)), tiles);
 }
 
-// Tasks for all threads to have as much to do, and rows for each to pack few that another packs too.
 static int64_t depthwise_tasks(int threads) {
   return threads > 1 ? 4 * threads : 1;
 }
+// Of a task, for it to pack few rows that another packs too.
 static int64_t depthwise_least_rows(int64_t row_span) {
   return 4 * row_span;
 }
 
 Strips plan_depthwise(int64_t images, int64_t rows, int64_t row_pixels, int64_t row_span, int64_t ring_bytes,
                       int64_t tiles, int64_t tile_bytes, int threads, const Caches& caches) {
-  constexpr int64_t kPixels = 4096;  // of a strip: its statistics are summed in the accumulation type
+  constexpr int64_t kPixels = 4096;  // of a strip at most: its statistics are summed in the accumulation type
   int64_t wanted = depthwise_tasks(threads), least = std::min(depthwise_least_rows(row_span), rows);
   int64_t strip_images = std::clamp<int64_t>(std::min(kPixels / (rows * row_pixels), images / wanted), 1, images);
   int64_t image_strips = ceil_div(images, strip_images);
   int64_t splits = depthwise_splits(ring_bytes, tiles, tile_bytes, ceil_div(wanted, image_strips), caches);
   int64_t row_strips = std::clamp<int64_t>(ceil_div(wanted, image_strips * splits), 1, rows / least);
-  row_strips = std::max(row_strips, std::min(ceil_div(rows * row_pixels, kPixels), rows));
+  row_strips = std::max(row_strips, ceil_div(rows, std::max<int64_t>(kPixels / row_pixels, 1)));
   int64_t strip_rows = ceil_div(rows, row_strips);
   row_strips = ceil_div(rows, strip_rows);
   if (image_strips * row_strips * splits < threads) {
@@ -154,10 +154,15 @@ Algorithm choose_algorithm(const ConvShape& c, DType dtype, const Machine& machi
   if (engine == Engine::kAlways) {
     return ours;
   }
-  // Groups of few channels leave most of a vector empty. Without vector instructions of known width nothing was measured.
+  // Groups of few channels leave most of a vector empty, unless they are of one and its vectors are of channels: there
+  // short rows of few taps do not pay for what is done once a row. Neither is bound by multiplying, in any type.
+  // Without vector instructions of known width nothing was measured.
   bool slow = c.groups > 1 && (c.C / c.groups < 2 * kBlock || c.K / c.groups < 2 * kBlock);
   slow = slow || (dtype == DType::kBFloat16 && machine.native_bf16 && ours != Algorithm::kWinograd);
-  slow = (slow && ours != Algorithm::kDepthwise) || machine.isa == Isa::kPortable;
+  if (ours == Algorithm::kDepthwise) {
+    slow = c.Q < 8 && c.R * c.S < 25;
+  }
+  slow = slow || machine.isa == Isa::kPortable;
   return slow || engine == Engine::kNever ? Algorithm::kLibrary : ours;
 }
 

@@ -111,9 +111,8 @@ struct DepthwiseRing {
       }
       int64_t first = ((image * operand.height + y) * operand.width + begin) * operand.pitch + operand.first + column;
       for (const void* tensor : tensors) {
-        const T* at = (const T*)tensor + first;
-        for (int64_t x = begin; tensor && x < end; ++x, at += operand.pitch) {
-          __builtin_prefetch(at, 0, 2);
+        for (int64_t x = 0; tensor && x < end - begin; ++x) {
+          __builtin_prefetch((const T*)tensor + first + x * operand.pitch, 0, 2);
         }
       }
     }
