@@ -40,9 +40,10 @@ const void* pack(DType dtype, const TapGrid& grid, int64_t channels, const ConvW
   return packed.data;
 }
 
-// Elements of a panel with the channels of one of so many splits.
-int64_t split_elements(const Panel& panel, int64_t tiles, int64_t splits, int64_t columns) {
-  return ceil_div(ceil_div(tiles, splits) * columns, kBlock) * panel.block_stride;
+// Bytes of a panel with the channels of one of so many splits.
+int64_t split_bytes(DType dtype, const Panel& panel, int64_t tiles, int64_t splits, int64_t columns) {
+  int64_t elements = ceil_div(ceil_div(tiles, splits) * columns, kBlock) * panel.block_stride;
+  return round_up(elements * acc_size(dtype), kLine) + kLine;
 }
 
 void run_grids(DType dtype, const std::vector<TapGrid>& grids, const Strips& strips, const ConvWeights& weights,
@@ -72,8 +73,7 @@ void run_grids(DType dtype, const std::vector<TapGrid>& grids, const Strips& str
   }
   int64_t sums_offset = round_up(most_taps * sizeof(int64_t), kLine);
   int64_t panel_offset = sums_offset + round_up(joined.width * columns * acc_size(dtype), kLine);
-  int64_t elements = split_elements(g.panel, tiles, strips.splits, columns);
-  int64_t states_offset = panel_offset + round_up(elements * acc_size(dtype), kLine) + kLine;
+  int64_t states_offset = panel_offset + split_bytes(dtype, g.panel, tiles, strips.splits, columns);
   int64_t stride = states_offset + ceil_div(tiles, strips.splits) * round_up(4 * columns * acc_size(dtype), kLine);
   int64_t tasks = strips.image_strips * strips.row_strips * strips.splits;
   DepthwiseParams params{operand, result, g.panel, g.row_advance, g.column_advance, places.data(),
@@ -105,8 +105,8 @@ void conv_wgrad_depthwise(DType dtype, const ConvShape& shape, const ConvPlan& p
   TapGrid grid = fprop_grid(shape);
   GridPanel a = grid_panel(grid, shape.C, false, 1, 1), b = draw_panel(shape, shape.C, 1, 1);
   int64_t operand_offset = round_up(shape.Q * sizeof(int64_t), kLine);
-  int64_t draw_offset = operand_offset + round_up(split_elements(a.panel, tiles, splits, columns) * acc_size(dtype), kLine) + kLine;
-  int64_t stride = draw_offset + round_up(split_elements(b.panel, tiles, splits, columns) * acc_size(dtype), kLine) + kLine;
+  int64_t draw_offset = operand_offset + split_bytes(dtype, a.panel, tiles, splits, columns);
+  int64_t stride = draw_offset + split_bytes(dtype, b.panel, tiles, splits, columns);
   int64_t sums_stride = tiles * grid.taps.size() * columns;
   void* workspace = allocate(workers_for(parts * splits) * stride);
   void* sums = allocate(parts * sums_stride * acc_size(dtype));

@@ -154,9 +154,9 @@ Algorithm choose_algorithm(const ConvShape& c, DType dtype, const Machine& machi
   if (engine == Engine::kAlways) {
     return ours;
   }
-  // Groups of few channels leave most of a vector empty, unless they are of one and its vectors are of channels: there
-  // short rows of few taps do not pay for what is done once a row. Neither is bound by multiplying, in any type.
-  // Without vector instructions of known width nothing was measured.
+  // Groups of few channels leave most of a vector empty. Depthwise, vectors are of channels, and multiplying bounds no
+  // type; but short rows of few taps do not pay for what is done once a row. Without vector instructions of known width
+  // nothing was measured.
   bool slow = c.groups > 1 && (c.C / c.groups < 2 * kBlock || c.K / c.groups < 2 * kBlock);
   slow = slow || (dtype == DType::kBFloat16 && machine.native_bf16 && ours != Algorithm::kWinograd);
   if (ours == Algorithm::kDepthwise) {
@@ -252,7 +252,8 @@ static ConvPlan plan_depthwise_pass(Pass pass, const ConvShape& c, DType dtype, 
   int64_t ring_bytes = span * panel.columns * tile_bytes;
   ConvPlan plan{Algorithm::kDepthwise, {}, {}, {}};
   if (pass != Pass::kWgrad) {
-    plan.strips = {plan_depthwise(c.N, grid.height, grid.width, span, ring_bytes, tiles, tile_bytes, r.threads, r.caches)};
+    plan.strips = {plan_depthwise(c.N, grid.height, grid.width, span, ring_bytes, tiles, tile_bytes, r.threads,
+                                  r.caches)};
     return plan;
   }
   int64_t wanted = depthwise_tasks(r.threads), lines = c.N * c.P;
