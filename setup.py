@@ -28,6 +28,7 @@ CPU_SOURCES = [
     "csrc/cpu/bn.cpp",
     "csrc/cpu/caches.cpp",
     "csrc/cpu/conv.cpp",
+    "csrc/cpu/conv_depthwise.cpp",
     "csrc/cpu/conv_direct.cpp",
     "csrc/cpu/conv_grid.cpp",
     "csrc/cpu/conv_plan.cpp",

@@ -12,7 +12,7 @@ _cpu = _ext._cpu
 
 
 def algorithm(problem: ConvProblem, dtype) -> str:
-    """"winograd", "direct" or "library": what runs this problem with the switches as they are."""
+    """"winograd", "direct", "depthwise" or "library": what runs this problem with the switches as they are."""
     p = problem
     weight = [p.K, p.C // p.groups, p.R, p.S]
     name = str(dtype).removeprefix("torch.")

@@ -90,7 +90,30 @@ DIRECT = (
     _conv("many_strips", 7, 20, (40, 24), 33, 3, stride=(1, 2)),
 )
 
+def _depthwise(id, N, C, size, kernel, **geometry) -> ConvProblem:
+    return _conv(id, N, C, size, C, kernel, groups=C, **geometry)
+
+
+# One channel to a group. "depthwise" above is one, too.
+DEPTHWISE = (
+    _depthwise("dw_5", 2, 5, (9, 10), 3),
+    _depthwise("dw_19_s2", 3, 19, (11, 13), 3, stride=2),
+    _depthwise("dw_35_dilated", 1, 35, (12, 9), 3, dilation=2),
+    _depthwise("dw_5x5", 2, 16, (13, 17), 5),
+    _depthwise("dw_7x7", 1, 24, (10, 15), 7),  # more taps in a row than a tile of registers has on some
+    _depthwise("dw_unpadded", 2, 33, (8, 7), 3, padding=(0, 0)),
+    _depthwise("dw_one_pixel", 3, 20, 3, 3, padding=(0, 0)),
+    _depthwise("dw_far_padding", 2, 17, (5, 4), 3, padding=(4, 5)),
+    _depthwise("dw_s3_dilated", 2, 18, (14, 11), (3, 2), stride=(3, 2), dilation=2),
+    _depthwise("dw_pixels_unread", 2, 6, 7, 2, stride=3, padding=(0, 0)),
+    _depthwise("dw_1x1_s2", 2, 34, (6, 7), 1, stride=2),
+    _depthwise("dw_column", 2, 21, (9, 1), (5, 1)),
+    _depthwise("dw_splits", 1, 400, (15, 14), 3),  # channels, and rows, are shared out
+    _depthwise("dw_wide", 1, 16, (37, 150), 3, stride=(1, 2)),  # more pixels than are summed at a time
+)
+
 CONVS = (*RESNET, *ODD, *WINOGRAD, *DIRECT)
+CPU_CONVS = (*CONVS, *DEPTHWISE)  # the other backends have no kernels for depthwise convolutions alone
 
 
 class ConvSize(NamedTuple):

@@ -105,7 +105,9 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
                 void* stats, const Allocate& allocate) {
   Partials partials(stats, shape.K);
   ConvPlan plan = plan_here(Pass::kFprop, shape, dtype);
-  auto run = plan.algorithm == Algorithm::kWinograd ? conv_fprop_winograd : conv_fprop_direct;
+  auto run = plan.algorithm == Algorithm::kWinograd    ? conv_fprop_winograd
+             : plan.algorithm == Algorithm::kDepthwise ? conv_fprop_depthwise
+                                                       : conv_fprop_direct;
   run(dtype, shape, plan, weights, operand, result, partials, allocate);
   if (stats) {
     partials.merge_statistics(dtype, stats);
@@ -116,7 +118,9 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
                 void* sums, const Allocate& allocate) {
   Partials partials(sums, shape.C);
   ConvPlan plan = plan_here(Pass::kDgrad, shape, dtype);
-  auto run = plan.algorithm == Algorithm::kWinograd ? conv_dgrad_winograd : conv_dgrad_direct;
+  auto run = plan.algorithm == Algorithm::kWinograd    ? conv_dgrad_winograd
+             : plan.algorithm == Algorithm::kDepthwise ? conv_dgrad_depthwise
+                                                       : conv_dgrad_direct;
   run(dtype, shape, plan, weights, draw, result, partials, allocate);
   if (sums) {
     const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
@@ -127,7 +131,9 @@ void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 void conv_wgrad(DType dtype, const ConvShape& shape, Operand operand, Operand draw, void* weights,
                 const WeightStrides& strides, const Allocate& allocate) {
   ConvPlan plan = plan_here(Pass::kWgrad, shape, dtype);
-  auto run = plan.algorithm == Algorithm::kWinograd ? conv_wgrad_winograd : conv_wgrad_direct;
+  auto run = plan.algorithm == Algorithm::kWinograd    ? conv_wgrad_winograd
+             : plan.algorithm == Algorithm::kDepthwise ? conv_wgrad_depthwise
+                                                       : conv_wgrad_direct;
   run(dtype, shape, plan, operand, draw, weights, strides, allocate);
 }
 

@@ -51,6 +51,14 @@ std::vector<TapGrid> dgrad_grids(const ConvShape& c) {
   return grids;
 }
 
+TapGrid join_grids(const std::vector<TapGrid>& grids) {
+  TapGrid joined = grids[0];  // at residue 0, so that none has more pixels
+  for (size_t i = 1; i < grids.size(); ++i) {
+    joined.taps.insert(joined.taps.end(), grids[i].taps.begin(), grids[i].taps.end());
+  }
+  return joined;
+}
+
 GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t images, int64_t rows) {
   GridPanel g{};
   if (grid.taps.empty()) {

@@ -25,6 +25,9 @@ TapGrid fprop_grid(const ConvShape& shape);
 // pixels, and no product with a zero between draw's pixels is computed. A grid may have no taps.
 std::vector<TapGrid> dgrad_grids(const ConvShape& shape);
 
+// All grids' taps on one that is as large as the largest, for the panel that all of them read.
+TapGrid join_grids(const std::vector<TapGrid>& grids);
+
 // The panel that a grid reads, for strips of up to `rows` rows of up to `images` images, with the offsets of its groups.
 struct GridPanel {
   Panel panel;

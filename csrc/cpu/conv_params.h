@@ -101,6 +101,47 @@ struct PackWeightsParams {
   void* packed;
 };
 
+// Depthwise: output channel c of input channel c alone. A tap reads a panel row further by `row`, and there an element
+// further by `column`.
+struct DepthwiseTap {
+  int64_t row, column;
+};
+struct DepthwiseGrid {
+  int64_t height, width;
+  int64_t y0, x0, y_step, x_step;
+  const DepthwiseTap* taps;
+  int64_t tap_count;
+  const void* weights;                  // packed: [column tiles][taps][columns]
+};
+
+// One task goes down a strip of grid rows with some of the channels, and through all grids in each row. Its panel is a
+// ring of the panel.row_span rows that a grid row reads, each packed once: row r of the panel lies at r % row_span.
+struct DepthwiseParams {
+  Operand operand;
+  Result result;
+  Panel panel;
+  int64_t row_advance, column_advance;  // of the panel, for a grid row and column
+  const DepthwiseGrid* grids;
+  int64_t grid_count, height;           // of the highest
+  int64_t strip_images, strip_rows;
+  int64_t image_strips, row_strips;
+  int64_t splits;                       // of the channels' tiles over tasks
+  void* workspace;                      // for each worker: tap offsets, a grid row's sums, the panel, the tiles' sums
+  int64_t workspace_stride, sums_offset, panel_offset, states_offset;
+};
+
+// dw in the order of packed weights. Part i sums the i-th of equal shares of all images' rows of draw.
+struct DepthwiseWgradParams {
+  Operand operand, draw;
+  Panel panel, draw_panel;              // a ring as above; one row
+  int64_t row_advance, column_advance;
+  int64_t filter_rows, filter_columns, row_dilation, column_dilation;
+  int64_t parts, splits;                // tasks = parts * splits
+  void* workspace;                      // for each worker: pixel offsets, the operand's panel, draw's panel
+  int64_t workspace_stride, operand_offset, draw_offset;
+  void* sums;                           // [parts][sums_stride] acc
+  int64_t sums_stride;
+};
 
 // dw, in the order of packed weights, summed over strips of pixels: part / splits as the strips, the column tiles.
 struct WgradParams {

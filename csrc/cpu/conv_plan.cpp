@@ -85,8 +85,43 @@ WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t su
   return plan;
 }
 
+// Splits of the channels for half a core's second-level cache to hold their rings, and for `wanted` tasks as long as a
+// split has several cache lines of each pixel: rows that are shared out instead are packed twice at the borders.
+static int64_t depthwise_splits(int64_t ring_bytes, int64_t tiles, int64_t tile_bytes, int64_t wanted,
+                                const Caches& caches) {
+  constexpr int64_t kLeastBytes = 256;
+  int64_t fitting = ceil_div(tiles * ring_bytes, caches.l2 / 2);
+  int64_t most = std::max<int64_t>(tiles * tile_bytes / kLeastBytes, 1);
+  return std::min(std::max(fitting, std::min(wanted, most)), tiles);
+}
+
+static int64_t depthwise_tasks(int threads) {
+  return threads > 1 ? 4 * threads : 1;
+}
+// Of a task, for it to pack few rows that another packs too.
+static int64_t depthwise_least_rows(int64_t row_span) {
+  return 4 * row_span;
+}
+
+Strips plan_depthwise(int64_t images, int64_t rows, int64_t row_pixels, int64_t row_span, int64_t ring_bytes,
+                      int64_t tiles, int64_t tile_bytes, int threads, const Caches& caches) {
+  constexpr int64_t kPixels = 4096;  // of a strip at most: its statistics are summed in the accumulation type
+  int64_t wanted = depthwise_tasks(threads), least = std::min(depthwise_least_rows(row_span), rows);
+  int64_t strip_images = std::clamp<int64_t>(std::min(kPixels / (rows * row_pixels), images / wanted), 1, images);
+  int64_t image_strips = ceil_div(images, strip_images);
+  int64_t splits = depthwise_splits(ring_bytes, tiles, tile_bytes, ceil_div(wanted, image_strips), caches);
+  int64_t row_strips = std::clamp<int64_t>(ceil_div(wanted, image_strips * splits), 1, rows / least);
+  row_strips = std::max(row_strips, ceil_div(rows, std::max<int64_t>(kPixels / row_pixels, 1)));
+  int64_t strip_rows = ceil_div(rows, row_strips);
+  row_strips = ceil_div(rows, strip_rows);
+  if (image_strips * row_strips * splits < threads) {
+    splits = std::min<int64_t>(threads, tiles);
+  }
+  return {strip_images, strip_rows, image_strips, row_strips, splits};
+}
+
 const char* algorithm_name(Algorithm algorithm) {
-  constexpr const char* kNames[] = {"library", "direct", "winograd"};
+  constexpr const char* kNames[] = {"library", "direct", "winograd", "depthwise"};
   return kNames[static_cast<int>(algorithm)];
 }
 
@@ -107,15 +142,27 @@ static bool winograd_pays(const ConvShape& c) {
   return fits && c.C >= kBlock && c.K >= kBlock && tiles >= 16 && 2 * tiles * 36 <= c.N * c.P * c.Q * 9;
 }
 
+// One channel to a group, and no two filters for one.
+static bool is_depthwise(const ConvShape& c) {
+  return c.groups > 1 && c.groups == c.C && c.groups == c.K;
+}
+
 Algorithm choose_algorithm(const ConvShape& c, DType dtype, const Machine& machine, Engine engine, bool winograd) {
-  Algorithm ours = winograd && winograd_pays(c) ? Algorithm::kWinograd : Algorithm::kDirect;
+  Algorithm ours = is_depthwise(c)                 ? Algorithm::kDepthwise
+                   : winograd && winograd_pays(c) ? Algorithm::kWinograd
+                                                  : Algorithm::kDirect;
   if (engine == Engine::kAlways) {
     return ours;
   }
-  // Groups of few channels leave most of a vector empty. Without vector instructions of known width nothing was measured.
+  // Groups of few channels leave most of a vector empty. Depthwise, vectors are of channels, and multiplying bounds no
+  // type; but short rows of few taps do not pay for what is done once a row. Without vector instructions of known width
+  // nothing was measured.
   bool slow = c.groups > 1 && (c.C / c.groups < 2 * kBlock || c.K / c.groups < 2 * kBlock);
-  slow = slow || machine.isa == Isa::kPortable;
   slow = slow || (dtype == DType::kBFloat16 && machine.native_bf16 && ours != Algorithm::kWinograd);
+  if (ours == Algorithm::kDepthwise) {
+    slow = c.Q < 8 && c.R * c.S < 25;
+  }
+  slow = slow || machine.isa == Isa::kPortable;
   return slow || engine == Engine::kNever ? Algorithm::kLibrary : ours;
 }
 
@@ -197,10 +244,36 @@ static WinogradPlan plan_winograd_pass(Pass pass, const ConvShape& c, DType dtyp
                        ceil_div(result_channels, columns), bytes, r.threads, r.caches);
 }
 
+static ConvPlan plan_depthwise_pass(Pass pass, const ConvShape& c, DType dtype, const Resources& r) {
+  int64_t columns = kernels_of(r.isa).micro_columns[static_cast<int>(dtype)], tiles = ceil_div(c.C, columns);
+  TapGrid grid = pass == Pass::kDgrad ? join_grids(dgrad_grids(c)) : fprop_grid(c);
+  Panel panel = grid_panel(grid, c.C, false, 1, 1).panel;
+  int64_t span = std::max<int64_t>(panel.row_span, 1), tile_bytes = columns * acc_size(dtype);
+  int64_t ring_bytes = span * panel.columns * tile_bytes;
+  ConvPlan plan{Algorithm::kDepthwise, {}, {}, {}};
+  if (pass != Pass::kWgrad) {
+    plan.strips = {plan_depthwise(c.N, grid.height, grid.width, span, ring_bytes, tiles, tile_bytes, r.threads,
+                                  r.caches)};
+    return plan;
+  }
+  int64_t wanted = depthwise_tasks(r.threads), lines = c.N * c.P;
+  ring_bytes += c.Q * tile_bytes;
+  int64_t splits = depthwise_splits(ring_bytes, tiles, tile_bytes, wanted, r.caches);
+  int64_t most = std::max<int64_t>(lines / depthwise_least_rows(span), 1);
+  plan.wgrad.parts = std::min(ceil_div(wanted, splits), most);
+  if (plan.wgrad.parts * splits < r.threads) {
+    splits = std::min<int64_t>(r.threads, tiles);
+  }
+  plan.wgrad.strips.splits = splits;
+  return plan;
+}
+
 ConvPlan plan_conv(Pass pass, const ConvShape& c, DType dtype, Algorithm algorithm, const Resources& resources) {
   ConvPlan plan{algorithm, {}, {}, {}};
   int64_t channels = c.C / c.groups, filters = c.K / c.groups;
-  if (algorithm == Algorithm::kWinograd) {
+  if (algorithm == Algorithm::kDepthwise) {
+    plan = plan_depthwise_pass(pass, c, dtype, resources);
+  } else if (algorithm == Algorithm::kWinograd) {
     plan.winograd = plan_winograd_pass(pass, c, dtype, resources);
   } else if (pass == Pass::kWgrad) {
     plan.wgrad = plan_direct_wgrad(c, dtype, resources);

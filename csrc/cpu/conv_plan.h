@@ -41,7 +41,11 @@ struct WgradPlan {
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches);
 
-enum class Algorithm : int { kLibrary, kDirect, kWinograd };
+// Depthwise: strips for fprop and dgrad, splits of the channels' tiles over tasks. `ring_bytes` are those of one tile.
+Strips plan_depthwise(int64_t images, int64_t rows, int64_t row_pixels, int64_t row_span, int64_t ring_bytes,
+                      int64_t tiles, int64_t tile_bytes, int threads, const Caches& caches);
+
+enum class Algorithm : int { kLibrary, kDirect, kWinograd, kDepthwise };
 const char* algorithm_name(Algorithm algorithm);
 
 // Which code may run, whatever would be fastest.
@@ -82,9 +86,9 @@ enum class Pass : int { kFprop, kDgrad, kWgrad };
 
 // How one pass is run by an algorithm: all that its driver is told of threads and caches.
 struct ConvPlan {
-  Algorithm algorithm;         // direct or Winograd's
-  std::vector<Strips> strips;  // direct fprop and dgrad: of each grid (conv_grid.h)
-  WgradPlan wgrad;             // direct wgrad
+  Algorithm algorithm;         // not the library's
+  std::vector<Strips> strips;  // fprop and dgrad: direct, of each grid (conv_grid.h); depthwise, of all
+  WgradPlan wgrad;             // direct; depthwise: parts of the rows and splits of the channels
   WinogradPlan winograd;
 };
 ConvPlan plan_conv(Pass pass, const ConvShape& shape, DType dtype, Algorithm algorithm, const Resources& resources);

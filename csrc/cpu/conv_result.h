@@ -12,7 +12,7 @@ int64_t element_size(DType dtype);
 
 // Memory for packed weights: kept from call to call where the caller keeps any. A tag for each algorithm; the order of
 // packed weights depends on the instruction set too.
-enum class Packed : int64_t { kDirect, kWinograd };
+enum class Packed : int64_t { kDirect, kWinograd, kDepthwise };
 KeptMemory packed_memory(const ConvWeights& weights, Packed algorithm, int64_t bytes, const Allocate& allocate);
 
 // Partial statistics or sums [parts][2][channels], merged in the order of the parts whatever order they ran in.
@@ -49,6 +49,13 @@ void conv_dgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan
                        Operand draw, Result result, Partials& partials, const Allocate& allocate);
 void conv_wgrad_direct(DType dtype, const ConvShape& shape, const ConvPlan& plan, Operand operand, Operand draw,
                        void* weights, const WeightStrides& strides, const Allocate& allocate);
+
+void conv_fprop_depthwise(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                          Operand operand, Result result, Partials& partials, const Allocate& allocate);
+void conv_dgrad_depthwise(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
+                          Operand draw, Result result, Partials& partials, const Allocate& allocate);
+void conv_wgrad_depthwise(DType dtype, const ConvShape& shape, const ConvPlan& plan, Operand operand, Operand draw,
+                          void* weights, const WeightStrides& strides, const Allocate& allocate);
 
 void conv_fprop_winograd(DType dtype, const ConvShape& shape, const ConvPlan& plan, const ConvWeights& weights,
                          Operand operand, Result result, Partials& partials, const Allocate& allocate);

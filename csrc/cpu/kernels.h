@@ -30,6 +30,8 @@ struct Kernels {
   TaskFunction<UnpackWeightsParams> unpack_weights[kDTypes];
   TaskFunction<DirectParams> conv_direct[kDTypes];  // tasks: strips x splits
   TaskFunction<WgradParams> conv_wgrad[kDTypes];    // one for each worker
+  TaskFunction<DepthwiseParams> conv_depthwise[kDTypes];        // strips x splits
+  TaskFunction<DepthwiseWgradParams> depthwise_wgrad[kDTypes];  // parts x splits
 
   // Winograd: the weights' column tiles; whole blocks; or by all workers a block's tile rows, then its
   // column tiles. For gradients of weights: one for each worker; or tile rows, then blocks of channels x column tiles.

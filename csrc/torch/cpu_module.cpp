@@ -183,7 +183,7 @@ PYBIND11_MODULE(_cpu, m) {
   });
   m.def("conv_algorithm", &conv_algorithm, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"),
-        "'winograd', 'direct' or 'library': what runs such a convolution here and now.");
+        "'winograd', 'direct', 'depthwise' or 'library': what runs such a convolution here and now.");
   m.def("plan", &plan, py::arg("pass_"), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"), py::arg("isa"), py::arg("native_bf16"),
         py::arg("winograd"), py::arg("threads"), py::arg("l1"), py::arg("l2"), py::arg("l3"),

@@ -4,14 +4,14 @@ import pytest
 import torch
 from checks import check_what_is_written, for_each
 from operator_cases import FORMATS, MODES, make_case
-from problems import CONVS
+from problems import CPU_CONVS
 from tolerance import assert_bit_equal
 from torch._prims_common import suggest_memory_format
 
 from resnet_fused import ops
 
-EVERYDAY = ("3x3_s2", "odd_channels", "pixels_unread", "wino_wide", "s2_dilated")
-PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
+EVERYDAY = ("3x3_s2", "odd_channels", "pixels_unread", "wino_wide", "s2_dilated", "dw_s3_dilated")
+PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CPU_CONVS]
 CPU = ops.get("cpu")
 
 
@@ -40,7 +40,7 @@ def _noncontiguous(t):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_strided_inputs(layout, mode):
-    problem = next(p for p in CONVS if p.id == "odd_channels")
+    problem = next(p for p in CPU_CONVS if p.id == "odd_channels")
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     strided = case.mapped(_noncontiguous)
 
@@ -58,7 +58,7 @@ def test_strided_inputs(layout, mode):
 @pytest.mark.parametrize("layout", FORMATS)
 def test_expanded_inputs(layout, mode):
     """A gradient of a mean is an expanded scalar, and a batch may be one image expanded."""
-    problem = next(p for p in CONVS if p.id == "odd_channels")
+    problem = next(p for p in CPU_CONVS if p.id == "odd_channels")
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     expanded = case.mapped(lambda t: t[:1].expand(t.shape) if t.dim() == 4 and t.shape[0] == problem.N else t)
     dense = expanded.mapped(lambda t: t.contiguous())

@@ -5,13 +5,14 @@ import pytest
 import torch
 from checks import assert_memory_format, check_oracle, for_each
 from operator_cases import DTYPES, DTYPES_EVERYDAY, FORMATS, MODES, make_case
-from problems import CONVS
+from problems import CPU_CONVS
 from tolerance import DIRECT, assert_oracle
 
 from resnet_fused import ops
 
-EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "wide", "wino_ragged", "narrow", "1x1_s3")
-PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CONVS]
+EVERYDAY = ("stem", "3x3_s2", "odd_channels", "groups", "ragged", "one_pixel", "wide", "wino_ragged", "narrow", "1x1_s3",
+            "dw_19_s2", "dw_7x7")
+PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CPU_CONVS]
 
 
 @pytest.mark.parametrize("dtype", DTYPES_EVERYDAY)
@@ -33,7 +34,7 @@ def test_against_float64(problem, layout, dtype):
 @pytest.mark.parametrize("layout", FORMATS)
 def test_library_composite(layout, mode):
     """The other way to run a convolution, with the same prologues and epilogues around it."""
-    problem = next(p for p in CONVS if p.id == "groups")
+    problem = next(p for p in CPU_CONVS if p.id == "groups")
     case = make_case(mode, problem, torch.float32, FORMATS[layout])
     with engine.engine("never"):
         assert engine.algorithm(problem, torch.float32) == "library"

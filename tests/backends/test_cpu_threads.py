@@ -4,7 +4,7 @@ import engine
 import pytest
 import torch
 from operator_cases import FORMATS, MODES, make_case
-from problems import CONVS, WINOGRAD, ConvProblem
+from problems import CPU_CONVS, WINOGRAD, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
@@ -40,7 +40,7 @@ def test_split_work(layout, mode, threads):
 
 
 ENGINE_MODES = ["fprop_prologue", "fprop_residual_affine", "backward_everything"]
-SPLIT = [p for p in CONVS if p.id in ("wino_blocks", "wino_shared", "many_strips", "far_padding", "stem", "wide")]
+SPLIT = [p for p in CPU_CONVS if p.id in ("wino_blocks", "wino_shared", "many_strips", "far_padding", "stem", "wide", "dw_splits", "dw_wide")]
 
 
 @pytest.mark.parametrize("mode", ENGINE_MODES)
@@ -54,7 +54,7 @@ def test_same_bits_whoever_runs_what(problem, mode, threads):
             assert_bit_equal(a, b)
 
 
-EVERYDAY = ("wino_ragged", "wino_shared", "wino_few_tiles", "far_padding", "stem")
+EVERYDAY = ("wino_ragged", "wino_shared", "wino_few_tiles", "far_padding", "stem", "dw_splits", "dw_wide")
 PLANNED = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow)
            for p in dict.fromkeys((*SPLIT, *WINOGRAD))]  # fmt: skip
 
@@ -71,7 +71,7 @@ def test_plans_for_several_threads(problem, mode, threads):
 
 
 def test_more_threads_than_work(threads):
-    problem = next(p for p in CONVS if p.id == "one_pixel")
+    problem = next(p for p in CPU_CONVS if p.id == "one_pixel")
     for mode in ENGINE_MODES:
         case = make_case(mode, problem, torch.float64, torch.channels_last)
         for a, b in zip(case.run(ops.get("cpu")), case.run(ops.get("reference"))):

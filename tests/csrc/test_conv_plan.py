@@ -37,7 +37,13 @@ LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
         ({"dtype": "bfloat16", "stride": 2, "native_bf16": False}, "direct"),
         ({"dtype": "float16"}, "winograd"),
         ({"dtype": "float16", "stride": 2}, "direct"),
-        ({"weight": [64, 1, 3, 3], "groups": 64}, "library"),
+        ({"weight": [64, 1, 3, 3], "groups": 64}, "depthwise"),
+        ({"weight": [64, 1, 3, 3], "groups": 64, "dtype": "bfloat16"}, "depthwise"),  # bound by memory
+        ({"weight": [64, 1, 3, 3], "groups": 64, "isa": "portable"}, "library"),
+        ({"input": [16, 64, 7, 7], "weight": [64, 1, 3, 3], "groups": 64}, "library"),  # short rows, few taps
+        ({"input": [16, 64, 7, 7], "weight": [64, 1, 7, 7], "padding": 3, "groups": 64}, "depthwise"),
+        ({"weight": [128, 1, 3, 3], "groups": 64}, "library"),  # two filters to a channel
+        ({"weight": [64, 2, 3, 3], "groups": 32}, "library"),
         ({"input": [16, 128, 56, 56], "weight": [128, 32, 3, 3], "groups": 4}, "direct"),
         ({"isa": "portable"}, "library"),
         ({"isa": "avx2"}, "winograd"),
@@ -65,6 +71,37 @@ def test_blocking_of_the_passes(isa, threads):
     for pass_ in ("fprop", "dgrad", "wgrad"):
         assert _plan(**LAYER, **machine, pass_=pass_).keys() == {"algorithm", "winograd"}
     assert _plan(**LAYER, isa="portable", threads=threads) == {"algorithm": "library"}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("images, channels, side, kernel, stride", [
+    (16, 32, 112, 3, 1), (16, 64, 112, 3, 2), (1, 512, 14, 3, 1), (1, 960, 8, 5, 1), (8, 96, 56, 7, 1), (300, 17, 9, 3, 1),
+    (1, 5, 9, 3, 1), (2, 16, 1, 7, 1), (4, 8192, 14, 7, 1), (2, 8, 600, 3, 1),
+])  # fmt: skip
+def test_depthwise_tasks(images, channels, side, kernel, stride, dtype, isa, threads):
+    layer = {"input": [images, channels, side, side], "weight": [channels, 1, kernel, kernel], "stride": stride,
+             "padding": kernel // 2, "groups": channels, "dtype": dtype, "isa": isa, "threads": threads}  # fmt: skip
+    if _plan(**layer)["algorithm"] == "library":
+        return
+    width = {"float32": 8, "float64": 4}[dtype] * {"avx2": 1, "avx512": 2}[isa]
+    tiles, size = -(-channels // (2 * width)), {"float32": 4, "float64": 8}[dtype]
+    out = (side - 1) // stride + 1
+    for pass_, rows in (("fprop", out), ("dgrad", -(-side // stride))):
+        (s,) = _plan(**layer, pass_=pass_)["strips"]
+        assert 1 <= s["splits"] <= tiles
+        assert 0 <= s["images"] * s["image_strips"] - images < s["images"]  # all covered, none empty
+        assert 0 <= s["rows"] * s["row_strips"] - rows < s["rows"]
+        assert s["images"] == 1 or s["rows"] == rows
+        assert s["images"] * s["rows"] * rows <= 4096 or s["rows"] == 1  # few enough for a float32 sum
+        tasks = s["image_strips"] * s["row_strips"] * s["splits"]
+        assert tasks >= min(threads, tiles)
+        ring = kernel * (side + kernel) * -(-tiles // s["splits"]) * 2 * width * size
+        assert ring <= 0.75 * CACHES["l2"] or s["splits"] == tiles
+    wgrad = _plan(**layer, pass_="wgrad")
+    assert 1 <= wgrad["parts"] <= images * out and 1 <= wgrad["strips"]["splits"] <= tiles
+    assert wgrad["parts"] * wgrad["strips"]["splits"] >= min(threads, tiles)
 
 
 def test_weights_are_shared_out_where_there_are_few_pixels():

@@ -4,7 +4,7 @@ import engine
 import pytest
 import torch
 from operator_cases import DTYPES, FORMATS, MODES, make_case
-from problems import CONVS, ConvProblem
+from problems import CPU_CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
@@ -43,7 +43,9 @@ def test_kernels(problem, layout, dtype, isa):
                 assert_oracle(ours, their, truth, case.length, mode)
 
 
-CONV_SHAPES = [p for p in CONVS if p.id in ("wino_ragged", "wino_few_tiles", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide")]
+CONV_IDS = ("wino_ragged", "wino_few_tiles", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide", "dw_19_s2", "dw_35_dilated",
+            "dw_7x7", "dw_splits")  # fmt: skip
+CONV_SHAPES = [p for p in CPU_CONVS if p.id in CONV_IDS]
 CONV_MODES = ["fprop_prologue", "fprop_residual", "fprop_residual_affine", "backward_everything", "dgrad", "wgrad"]
 
 

@@ -1,4 +1,4 @@
-// The one loop in which all multiply-accumulates of the convolutions happen: a tile of C in registers,
+// The one loop in which all multiply-accumulates of convolutions happen, but the depthwise: a tile of C in registers,
 //     C[i][j] (+)= sum over groups q and k < depth of a(i, q, k) * b(q * depth + k, j)
 // with a broadcast and b in vectors. Its rows lie in two runs of equal spacing (one more in the first if their number is
 // odd), so that a tile can span two rows of an image; spacing and steps are free, so that one kernel serves convolutions

@@ -32,6 +32,8 @@ namespace {  // internal linkage: no function of this file can stand in for anot
 
 #include "conv_wgrad.h"
 
+#include "conv_depthwise.h"
+
 #include "winograd_transforms.h"
 
 #include "winograd.h"
@@ -58,6 +60,8 @@ const Kernels kernels = {
     {unpack_weights<float>, unpack_weights<double>, unpack_weights<bfloat16>, unpack_weights<float16>},
     {conv_direct<float>, conv_direct<double>, conv_direct<bfloat16>, conv_direct<float16>},
     {conv_wgrad<float>, conv_wgrad<double>, conv_wgrad<bfloat16>, conv_wgrad<float16>},
+    {conv_depthwise<float>, conv_depthwise<double>, conv_depthwise<bfloat16>, conv_depthwise<float16>},
+    {depthwise_wgrad<float>, depthwise_wgrad<double>, depthwise_wgrad<bfloat16>, depthwise_wgrad<float16>},
     {winograd_weights<float>, winograd_weights<double>, winograd_weights<bfloat16>, winograd_weights<float16>},
     {winograd_block<float>, winograd_block<double>, winograd_block<bfloat16>, winograd_block<float16>},
     {winograd_input<float>, winograd_input<double>, winograd_input<bfloat16>, winograd_input<float16>},

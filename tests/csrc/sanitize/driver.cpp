@@ -500,7 +500,16 @@ const Case kCases[] = {
     {"folded_pointwise", 2, 4, 6, 5, 15, 1, 1, 1, 1, 0, 0, 1, 1},
     {"folded_column", 1, 15, 14, 3, 9, 4, 1, 1, 1, 3, 0, 2, 1},
     {"groups", 1, 66, 7, 6, 70, 3, 3, 1, 1, 1, 1, 1, 2},
-    {"depthwise", 1, 9, 6, 7, 18, 3, 3, 2, 2, 1, 1, 1, 9},
+    {"depthwise_twice", 1, 9, 6, 7, 18, 3, 3, 2, 2, 1, 1, 1, 9},
+    {"depthwise", 2, 35, 9, 10, 35, 3, 3, 1, 1, 1, 1, 1, 35},
+    {"depthwise_strided", 3, 19, 11, 12, 19, 3, 3, 2, 2, 1, 1, 1, 19},
+    {"depthwise_dilated", 1, 18, 14, 11, 18, 3, 2, 3, 2, 2, 1, 2, 18},
+    {"depthwise_large", 1, 24, 9, 13, 24, 7, 7, 1, 1, 3, 3, 1, 24},
+    {"depthwise_far_padding", 1, 17, 5, 4, 17, 3, 3, 1, 1, 4, 5, 1, 17},
+    {"depthwise_one_pixel", 3, 5, 3, 3, 5, 3, 3, 1, 1, 0, 0, 1, 5},
+    {"depthwise_unread", 2, 6, 7, 7, 6, 2, 2, 3, 3, 0, 0, 1, 6},
+    {"depthwise_pointwise", 2, 34, 6, 7, 34, 1, 1, 2, 2, 0, 0, 1, 34},
+    {"depthwise_many", 1, 300, 9, 8, 300, 3, 3, 1, 1, 1, 1, 1, 300},
 };
 
 struct BatchNormCase {
