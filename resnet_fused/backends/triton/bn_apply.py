@@ -5,6 +5,7 @@ An argument that is None is known when the kernel is compiled: what is not asked
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -55,6 +56,12 @@ def add_masked_kernel(base, grad, out, y, view, BLOCK_P: tl.constexpr, BLOCK_C: 
 def bn_apply(x, affine, relu, residual=None, residual_affine=None):
     """[relu](z(x) + residual, or its z), like x."""
     return bn_apply_into(dense.empty(x, dense.format_of(x)), x, affine, relu, residual, residual_affine)
+
+
+def bn_apply_mask(x, affine, residual, residual_affine=None):
+    """relu(z(x) + residual, or its z), like x, and no mask of it: Triton lays out a tile by its elements, and their bits
+    would go through shared memory to become bytes."""
+    return bn_apply(x, affine, True, residual, residual_affine), x.new_empty(0, dtype=torch.uint8)
 
 
 def bn_apply_into(y, x, affine, relu, residual=None, residual_affine=None):

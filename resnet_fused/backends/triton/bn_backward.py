@@ -167,8 +167,9 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return _reduce(grad, out, x, affine, relu, x2, affine2, None, memory_format)
 
 
-def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
-    """g = grad where not (out <= 0), in x's memory format, and bn_backward_reduce's sums of it."""
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
+    """g = grad where not (out <= 0), in x's memory format, and bn_backward_reduce's sums of it. A mask of out is not read:
+    bn_apply_mask gives none here."""
     memory_format = dense.format_of(x)
     g = dense.empty(grad, memory_format)
     return g, _reduce(grad, out, x, affine, True, x2, affine2, g, memory_format)
