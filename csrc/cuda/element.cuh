@@ -5,8 +5,6 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
-#include "../common/types.h"
-
 namespace resnet_fused::cuda {
 
 constexpr int kAccessBytes = 16;  // the widest access of global memory
@@ -115,27 +113,6 @@ __device__ void store(T* p, const Packed<T, N>& packed) {
 template <typename T, int N>
 __device__ void store(T* p, const Acc<T> (&values)[N]) {
   store(p, pack<T>(values));
-}
-
-// The mask's bits of the N elements at `offset`, the first lowest; others may be above them.
-template <int N>
-__device__ uint32_t load_bits(const uint8_t* mask, int64_t offset) {
-  return __ldca(mask + offset / kMaskBits) >> (N < kMaskBits ? offset % kMaskBits : 0);
-}
-
-// Lanes next to each other in a warp, whose elements are those of a byte, call it together.
-template <int N>
-__device__ void store_bits(uint8_t* mask, int64_t offset, uint32_t bits) {
-  constexpr int kLanes = kMaskBits / N;
-  bits <<= offset % kMaskBits;
-  uint32_t lanes = ((1u << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
-#pragma unroll
-  for (int distance = 1; distance < kLanes; distance *= 2) {
-    bits |= __shfl_xor_sync(lanes, bits, distance);
-  }
-  if (offset % kMaskBits == 0) {
-    __stwb(mask + offset / kMaskBits, static_cast<uint8_t>(bits));
-  }
 }
 
 __device__ inline float multiply_add(float a, float b, float c) {

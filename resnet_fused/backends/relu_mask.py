@@ -22,16 +22,21 @@ def of_channels(x: Tensor) -> bool:
     return C != 1 and suggest_memory_format(x) == torch.channels_last
 
 
+def size_of_channels(x: Tensor) -> tuple[int, ...]:
+    N, C, H, W = x.shape
+    return (N, C // BITS, H, W) if C % BITS == 0 else (0,)
+
+
+def size_of_pixels(x: Tensor) -> tuple[int, ...]:
+    N, C, H, W = x.shape
+    return (N, C, H * W // BITS) if H * W % BITS == 0 else (0,)
+
+
 def empty(x: Tensor) -> Tensor:
     """Uninitialised, for a dense x."""
-    N, C, H, W = x.shape
-    options = {"dtype": torch.uint8, "device": x.device}
-    if of_channels(x):
-        if C % BITS == 0:
-            return torch.empty(N, C // BITS, H, W, memory_format=torch.channels_last, **options)
-    elif H * W % BITS == 0:
-        return torch.empty(N, C, H * W // BITS, **options)
-    return torch.empty(0, **options)
+    size = size_of_channels(x) if of_channels(x) else size_of_pixels(x)
+    order = torch.channels_last if len(size) == 4 else torch.contiguous_format
+    return torch.empty(size, dtype=torch.uint8, device=x.device, memory_format=order)
 
 
 def pack(y: Tensor) -> Tensor:
