@@ -68,7 +68,8 @@ def test_apply_mask(residual, dtype, layout, shape):
     kernel = t.count(lambda ops: ops.bn_apply_mask(t.tensor(), t.affine(), t.tensor(), affine2))["bn_apply_kernel"]
     constants = 3 * t.rows * (1 + (affine2 is not None))
     assert _moved(kernel) == (2 * t.bytes + constants, t.bytes + t.bits)
-    assert _whole_sectors(kernel)
+    # Contiguous, a plane's part of the mask begins anywhere in a sector.
+    assert _whole_sectors(kernel) or layout == "nchw"
 
 
 @pytest.mark.parametrize("layout", FORMATS)
