@@ -41,8 +41,8 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
                               const OptionalTensor& x, const OptionalTensor& affine, bool relu,
                               const OptionalTensor& x2, const OptionalTensor& affine2);
 
-// g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it. A mask of out in the order of x stands for
-// it, which is not read then.
+// g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it. A mask of out in the order of x is read
+// in its place.
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
                                                            const at::Tensor& out, const at::Tensor& x,

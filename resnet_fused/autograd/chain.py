@@ -4,8 +4,8 @@ Training (BN fission; raw_i is convolution i's output, z_i its batch norm):
 
     raw_1 = conv(x), raw_i = conv(relu(z_{i-1}(raw_{i-1}))), out = relu(z_n(raw_n) + shortcut)
 
-saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum, with its mask as bits, which is read in its
-place (one bit for 16 or 32); never an activated tensor. The shortcut is x, a projection of it, or a tensor that is
+saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum, with its mask as bits, which is read
+in its place; never an activated tensor. The shortcut is x, a projection of it, or a tensor that is
 given. A unit whose batch norm is frozen (running statistics) saves its activated output instead: then
 
     g_i: masked gradient,  D = wgrad(g_i, a_{i-1}):  dw = scale·D,  dγ = invstd·(⟨w, D⟩ − mean·Σg),  dβ = Σg

@@ -1,7 +1,7 @@
 """A ReLU's mask as bits, uint8: set where its output is not <= 0, so that NaN passes as in eager's gradient.
 
-A byte holds eight neighbours of an activation [N, C, H, W], the first in bit 0: channels if it is channels last, and the
-mask is [N, C/8, H, W], channels last too; else pixels, [N, C, H*W/8]. Either way the bits lie in the order of its
+A byte holds eight neighbours of an activation [N, C, H, W], the first in bit 0: channels if it is channels last, and
+the mask is [N, C/8, H, W], channels last too; else pixels, [N, C, H*W/8]. Either way the bits lie in the order of its
 elements in memory. Where the eights are not whole there is no mask: [0].
 """
 
