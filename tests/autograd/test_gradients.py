@@ -6,6 +6,7 @@ import cuda_emulated
 import pytest
 import torch
 from chains import MODES, draw, draw_stem
+from operator_cases import FORMATS
 from problems import CHAINS
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -134,3 +135,23 @@ def test_without_gamma_or_beta(missing, mode):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     for a, b in zip(torch.autograd.grad(ours, leaves, cotangent), torch.autograd.grad(theirs, leaves, cotangent)):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout, other", [("nhwc", "nchw"), ("nchw", "nhwc")])
+def test_hooks_that_change_the_memory_format(layout, other):
+    """The mask is of the order that its tensors had: gradients are as without hooks, up to the order of their sums."""
+    drawn = _drawn("basic", "training")
+    fused = drawn.fused("cpu")
+    x, *rest = (t.repeat(1, 1, 4, 4) if i == 0 else t for i, t in enumerate(drawn.inputs))
+    leaves = [t.clone(memory_format=torch.contiguous_format).requires_grad_() for t in (x, *rest)]
+    operands = [leaves[0].contiguous(memory_format=FORMATS[layout]), *leaves[1:]]
+    dout = torch.randn(fused(*operands).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = torch.autograd.grad(fused(*operands), leaves, dout)
+
+    def reformat(t):
+        return t.contiguous(memory_format=FORMATS[other]) if t.dim() == 4 else t
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, reformat):
+        hooked = torch.autograd.grad(fused(*operands), leaves, dout)
+    for ours, theirs in zip(hooked, plain):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12 * theirs.abs().max().item())  # float64's rounding
