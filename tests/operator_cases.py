@@ -7,6 +7,8 @@ import pytest
 import torch
 from problems import ConvProblem
 
+from resnet_fused.backends import relu_mask
+
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # float16 is bfloat16 but for its loads and stores, at which csrc/test_isas.py looks every day.
@@ -51,6 +53,7 @@ class Inputs(NamedTuple):
     affine_x: torch.Tensor  # [4, C]
     affine: torch.Tensor  # [4, K]
     affine2: torch.Tensor
+    mask: torch.Tensor  # of out
     means: torch.Tensor  # [2, K]
     means_x: torch.Tensor  # [2, C]
     gamma: torch.Tensor  # [C]
@@ -110,6 +113,23 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
         x = tensor(*size)
         return x if integer else away_from_kink(x, affine).contiguous(memory_format=memory_format)
 
+    def settled_sum(residual, raw, affine, affine2):
+        # Moved until the sum's ReLU has no argument within rounding of 0, with and without the residual's affine.
+        if integer:
+            return residual
+        (mean, scale, shift), (mean2, scale2, shift2) = (
+            (row.double().view(1, -1, 1, 1) for row in rows[:3]) for rows in (affine, affine2)
+        )
+        z = (raw.double() - mean) * scale + shift
+        for _ in range(100):
+            r = residual.double()
+            near = ((z + r).abs() < 1e-3) | ((z + (r - mean2) * scale2 + shift2).abs() < 1e-3)
+            if not near.any():
+                break
+            residual = torch.where(near, residual + 0.125, residual)
+        assert not near.any()
+        return residual.contiguous(memory_format=memory_format)
+
     affine_x, affine, affine2 = (_affine(draw, channels, acc, integer) for channels in (p.C, p.K, p.K))
     pooled = ((p.H + 1) // 2, (p.W + 1) // 2)
     index = torch.randint(0, 9, (p.N, p.C, *pooled), generator=generator)
@@ -118,18 +138,20 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
     i, j = rows + index // 3, columns + index % 3
     outside = (i < 0) | (i >= p.H) | (j < 0) | (j >= p.W)
     index = index.masked_fill(outside, 255).to(torch.uint8).contiguous(memory_format=memory_format)
+    out = tensor(p.N, p.K, P, Q).relu_()
+    raw = settled(affine, p.N, p.K, P, Q)
     return Inputs(
         problem,
         x=settled(affine_x, p.N, p.C, p.H, p.W),
         weight=tensor(p.K, p.C // p.groups, p.R, p.S),
         grad=tensor(p.N, p.K, P, Q) * gradient,
-        out=tensor(p.N, p.K, P, Q).relu_(),
-        raw=settled(affine, p.N, p.K, P, Q),
+        out=out,
+        raw=raw,
         raw2=tensor(p.N, p.K, P, Q),
-        residual=tensor(p.N, p.K, P, Q),
+        residual=settled_sum(tensor(p.N, p.K, P, Q), raw, affine, affine2),
         add=tensor(p.N, p.C, p.H, p.W),
         add_out=tensor(p.N, p.C, p.H, p.W).relu_(),
-        affine_x=affine_x, affine=affine, affine2=affine2,
+        affine_x=affine_x, affine=affine, affine2=affine2, mask=relu_mask.pack(out),
         means=gradient * draw(2, p.K).to(acc), means_x=gradient * draw(2, p.C).to(acc),
         gamma=draw(p.C).to(dtype), beta=draw(p.C).to(dtype),
         pool_grad=tensor(p.N, p.C, *pooled) * gradient, pool_index=index,
@@ -190,6 +212,8 @@ MODES = {
     "apply_relu": lambda i: Case("bn_apply", (i.x, i.affine_x, True), 1),
     "apply_residual": lambda i: Case("bn_apply", (i.raw, i.affine, False, i.residual), 1),
     "apply_residual_affine": lambda i: Case("bn_apply", (i.raw, i.affine, True, i.residual, i.affine2), 1),
+    "apply_mask": lambda i: Case("bn_apply_mask", (i.raw, i.affine, i.residual), 1),
+    "apply_mask_affine": lambda i: Case("bn_apply_mask", (i.raw, i.affine, i.residual, i.affine2), 1),
     "reduce": lambda i: Case("bn_backward_reduce", (i.grad, None, i.raw, i.affine, False), _outputs(i)),
     "reduce_relu": lambda i: Case("bn_backward_reduce", (i.grad, None, i.raw, i.affine, True), _outputs(i)),
     "reduce_out": lambda i: Case("bn_backward_reduce", (i.grad, i.out, i.raw, i.affine, True), _outputs(i)),
@@ -199,6 +223,12 @@ MODES = {
     "mask_reduce": lambda i: Case("bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine), _outputs(i)),
     "mask_reduce_two": lambda i: Case(
         "bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine, i.raw2, i.affine2), _outputs(i)
+    ),
+    "mask_reduce_bits": lambda i: Case(
+        "bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine, None, None, i.mask), _outputs(i)
+    ),
+    "mask_reduce_two_bits": lambda i: Case(
+        "bn_backward_mask_reduce", (i.grad, i.out, i.raw, i.affine, i.raw2, i.affine2, i.mask), _outputs(i)
     ),
     "reduce_frozen": lambda i: Case("bn_backward_reduce", (i.grad, i.out, None, None, True), _outputs(i)),
     "reduce_frozen_linear": lambda i: Case("bn_backward_reduce", (i.grad, None, None, None, False), _outputs(i)),

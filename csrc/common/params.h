@@ -26,7 +26,7 @@ struct FinalizeParams {
   void* affine;
 };
 
-// y = [relu](z(x) + (residual | z(residual; residual_affine) | nothing))
+// y = [relu](z(x) + (residual | z(residual; residual_affine) | nothing)); bits: y's mask, of where not (y <= 0)
 struct ApplyParams {
   Shape shape;
   const void* x;
@@ -35,10 +35,12 @@ struct ApplyParams {
   const void* residual_affine;  // may be null
   void* y;                      // may be x or residual
   bool relu;
+  uint8_t* bits;                // may be null, and is without a residual or where not has_mask(shape)
 };
 
-// Where the gradient's ReLU mask is taken from: g is grad where not (out <= 0), or where not (z(x) <= 0).
-enum class Mask : int { kNone = 0, kOutput = 1, kAffine = 2 };
+// Where the gradient's ReLU mask is taken from: g is grad where not (out <= 0), or where not (z(x) <= 0), or where the
+// bit is set that bn_apply wrote of out.
+enum class Mask : int { kNone = 0, kOutput = 1, kAffine = 2, kBits = 3 };
 
 // sums: acc [1..3, C] = sum g, sum g * xhat, sum g * xhat2 with xhat = (x - mean) * invstd, a row for each of x and x2
 // that is given.
@@ -51,9 +53,10 @@ struct BackwardReduceParams {
   const void* x2;       // may be null
   const void* affine2;
   void* operand;        // may be null; else receives [relu] z(x; affine), relu with Mask::kAffine
-  void* masked;         // may be null; else receives g, with Mask::kOutput
+  void* masked;         // may be null; else receives g, with Mask::kOutput or Mask::kBits, which has it always
   Mask mask;
   void* sums;
+  const uint8_t* bits;  // for Mask::kBits
 };
 
 // draw = scale * (g - means[0] - xhat * means[1])

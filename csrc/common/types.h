@@ -25,4 +25,11 @@ struct Shape {
   bool channels_last;
 };
 
+// A mask of a tensor has a bit for each element, in the order of memory: element i's is bit i % 8 of byte i / 8. It is
+// of whole bytes for every image and plane, or for every pixel; else there is none.
+constexpr int kMaskBits = 8;
+constexpr bool has_mask(const Shape& s) {
+  return (s.channels_last ? s.channels : s.pixels) % kMaskBits == 0;
+}
+
 }  // namespace resnet_fused

@@ -2,10 +2,11 @@
 // asynchronous on `stream`, of the current device. A workspace, of so many bytes at least as the function before says,
 // may be used again once the launches have run.
 //
-// Bytes moved, of T per element and M elements: statistics M*T read; apply 2*M*T, and M*T for a residual;
-// backward_reduce M*T for each of grad, out, x, x2 that is given; backward_apply 3*M*T, and M*T for out; mask_add 2*M*T,
-// and M*T for each of base and out. Besides them 4 bytes (float64: 8) for each row of constants, per channel, and for
-// the workspaces' partial sums 16 bytes for each row and channel in each chunk (sweep.h).
+// Bytes moved, of T per element and M elements: statistics M*T read; apply 2*M*T, and M*T for a residual, M/8 for bits;
+// backward_reduce M*T for each of grad, out, x, x2, operand and masked that is given, M/8 for bits; backward_apply
+// 3*M*T, and M*T for out; mask_add 2*M*T, and M*T for each of base and out. Besides them 4 bytes (float64: 8) for each
+// row of constants, per channel, and for the workspaces' partial sums 16 bytes for each row and channel in each chunk
+// (sweep.h).
 #pragma once
 
 #include <cuda_runtime_api.h>

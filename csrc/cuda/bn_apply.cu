@@ -11,7 +11,7 @@ void bn_apply(DType dtype, const ApplyParams& p, cudaStream_t stream) {
   with_variant(dtype, vector, p.shape.channels_last, [&](auto v) {
     using V = decltype(v);
     launch_sweep("bn_apply", bn_apply_kernel<typename V::Type, V::kN, V::kChannelsLast>, sweep.blocks(),
-                 BnApplyParams{sweep, p.x, p.affine, p.residual, p.residual_affine, p.y, p.relu}, stream);
+                 BnApplyParams{sweep, p.x, p.affine, p.residual, p.residual_affine, p.y, p.relu, p.bits}, stream);
   });
 }
 

@@ -12,6 +12,7 @@ struct BnApplyParams {
   const void *x, *affine, *residual, *residual_affine;
   void* y;
   bool relu;
+  uint8_t* bits;
 };
 
 template <typename T, int N, bool kChannelsLast>
@@ -21,6 +22,7 @@ struct ApplyBody {
   static constexpr int kCount = kChannels<N, kChannelsLast>;
   const T *x, *residual;
   T* y;
+  uint8_t* bits;
   bool affine_residual, relu;
   Affine<A, kCount> affine, residual_affine;
 
@@ -31,6 +33,7 @@ struct ApplyBody {
       : x(static_cast<const T*>(p.x)),
         residual(static_cast<const T*>(p.residual)),
         y(static_cast<T*>(p.y)),
+        bits(p.bits),
         affine_residual(p.residual_affine != nullptr),
         relu(p.relu),
         affine(p.affine, p.sweep, at) {
@@ -57,7 +60,16 @@ struct ApplyBody {
       }
       values[i] = relu ? zero_up_to_zero(value, value) : value;
     }
-    store(y + offset, values);
+    Packed<T, N> packed = pack<T>(values);
+    store(y + offset, packed);
+    if (bits) {  // of what is stored: a small value may have become 0
+      uint32_t passed = 0;
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        passed |= (to_acc(packed[i]) <= A(0) ? 0u : 1u) << i;
+      }
+      store_bits<N>(bits, offset, passed);
+    }
   }
 };
 

@@ -29,7 +29,7 @@ void bn_backward_reduce(DType dtype, const BackwardReduceParams& p, void* worksp
     launch_sweep("bn_backward_reduce", bn_backward_reduce_kernel<typename V::Type, V::kN, V::kChannelsLast>,
                  sweep.blocks(),
                  BnBackwardReduceParams{sweep, p.grad, p.out, p.x, p.affine, p.x2, p.affine2, p.operand, p.masked,
-                                        p.mask, partial},
+                                        p.bits, p.mask, partial},
                  stream);
   });
   launch_merge_sums(dtype, {p.shape.channels, sweep.chunks, rows_of(p), partial, p.affine, p.affine2, p.sums}, stream);

@@ -1,5 +1,5 @@
 // The two passes of batch norm's backward. g is grad where the ReLU passes, that is where its output (or z, computed
-// again) is not <= 0.
+// again) is not <= 0, as a mask of the output may say already.
 //     reduce: sum g, sum g * xhat, sum g * xhat2 per channel, in two stages
 //     apply:  draw = scale * (g - means[0] - xhat * means[1])
 // with xhat = (x - mean) * invstd: Ioffe and Szegedy 2015 (Batch normalization), section 3.
@@ -14,6 +14,7 @@ struct BnBackwardReduceParams {
   Sweep sweep;
   const void *grad, *out, *x, *affine, *x2, *affine2;
   void *operand, *masked;
+  const uint8_t* bits;
   Mask mask;
   double* partial;  // [chunks][1..3][channels]
 };
@@ -25,6 +26,7 @@ struct BackwardReduceBody {
   static constexpr int kCount = kChannels<N, kChannelsLast>;
   const T *grad, *out, *x, *x2;
   T *operand, *masked;
+  const uint8_t* bits;
   Mask mask;
   Affine<A, kCount> affine;
   PerChannel<A, kCount> mean2;
@@ -32,6 +34,7 @@ struct BackwardReduceBody {
 
   struct Loaded {
     Packed<T, N> grad, out, x, x2;
+    uint32_t bits;
   };
   __device__ BackwardReduceBody(const BnBackwardReduceParams& p, const Place& at)
       : grad(static_cast<const T*>(p.grad)),
@@ -40,6 +43,7 @@ struct BackwardReduceBody {
         x2(static_cast<const T*>(p.x2)),
         operand(static_cast<T*>(p.operand)),
         masked(static_cast<T*>(p.masked)),
+        bits(p.mask == Mask::kBits ? p.bits : nullptr),
         mask(p.mask),
         sum{},
         product{},
@@ -60,6 +64,9 @@ struct BackwardReduceBody {
     if (x) {
       loaded.x = resnet_fused::cuda::load<N>(x + offset);
     }
+    if (bits) {
+      loaded.bits = load_bits<N>(bits, offset);
+    }
     if (x2) {
       loaded.x2 = resnet_fused::cuda::load<N>(x2 + offset);
     }
@@ -70,6 +77,9 @@ struct BackwardReduceBody {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       A g = to_acc(loaded.grad[i]);
+      if (bits) {
+        g = loaded.bits >> i & 1 ? g : A(0);
+      }
       if (out) {
         g = zero_up_to_zero(to_acc(loaded.out[i]), g);
       }

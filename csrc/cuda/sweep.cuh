@@ -62,6 +62,27 @@ __device__ void sweep(const Sweep& s, const Place& at, Body& body) {
   }
 }
 
+// The mask's bits of the N elements at `offset`, the first lowest; others may be above them.
+template <int N>
+__device__ uint32_t load_bits(const uint8_t* mask, int64_t offset) {
+  return __ldca(mask + offset / kMaskBits) >> (N < kMaskBits ? offset % kMaskBits : 0);
+}
+
+// Called by all lanes whose elements are those of a byte: where there is a mask a sweep takes them together.
+template <int N>
+__device__ void store_bits(uint8_t* mask, int64_t offset, uint32_t bits) {
+  constexpr int kLanes = kMaskBits / N;
+  bits <<= offset % kMaskBits;
+  uint32_t lanes = ((1u << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
+#pragma unroll
+  for (int distance = 1; distance < kLanes; distance *= 2) {
+    bits |= __shfl_xor_sync(lanes, bits, distance);
+  }
+  if (offset % kMaskBits == 0) {
+    __stwb(mask + offset / kMaskBits, static_cast<uint8_t>(bits));
+  }
+}
+
 // A thread's channels: with channels last, N in a row; else all its elements are of one.
 template <int N, bool kChannelsLast>
 constexpr int kChannels = kChannelsLast ? N : 1;

@@ -17,13 +17,16 @@ inline void check_with_affine(const at::Tensor& x, const OptionalTensor& affine,
 }
 
 struct ReduceInputs {
-  OptionalTensor out, x, affine, x2, affine2;
+  OptionalTensor out, x, affine, x2, affine2, mask;
 };
 
 inline void check_reduce(const at::Tensor& grad, const ReduceInputs& in, bool relu) {
   check_activation(grad);
   if (given(in.out)) {
     check_same(*in.out, grad, "out");
+  }
+  if (given(in.mask)) {
+    check_mask(*in.mask, grad, "mask");
   }
   if (given(in.x)) {
     check_same(*in.x, grad, "x");
@@ -42,7 +45,8 @@ template <typename Device>
 at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in, bool relu, at::MemoryFormat format,
                   const OptionalTensor& operand, const OptionalTensor& masked) {
   auto dtype = dtype_of(grad.scalar_type(), "bn_backward_reduce");
-  Mask mask = mask_of(relu, in.out);
+  OptionalTensor bits = dense_mask(in.mask, grad, format);
+  Mask mask = bits ? Mask::kBits : mask_of(relu, in.out);
   at::Tensor g = grad.contiguous(format);
   OptionalTensor out = mask == Mask::kOutput ? dense(in.out, format) : std::nullopt;
   OptionalTensor x = dense(in.x, format), x2 = dense(in.x2, format);
@@ -54,7 +58,7 @@ at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in
   auto written = [](const OptionalTensor& t) { return t ? t->mutable_data_ptr() : nullptr; };
   device.bn_backward_reduce(dtype, {shape_of(g, format), g.const_data_ptr(), pointer(out), pointer(x), pointer(affine),
                                     pointer(x2), pointer(affine2), written(operand), written(masked), mask,
-                                    sums.mutable_data_ptr()});
+                                    sums.mutable_data_ptr(), static_cast<const uint8_t*>(pointer(bits))});
   return sums;
 }
 
@@ -112,7 +116,7 @@ at::Tensor frozen_affine(Device& device, const at::Tensor& x, at::ArrayRef<Optio
 template <typename Device>
 void bn_apply_into(Device& device, const at::Tensor& y, at::MemoryFormat format, const at::Tensor& x,
                    const at::Tensor& affine, bool relu, const OptionalTensor& residual,
-                   const OptionalTensor& residual_affine) {
+                   const OptionalTensor& residual_affine, const OptionalTensor& mask) {
   check_activation(x);
   auto dtype = dtype_of(x.scalar_type(), "batch_norm");
   check_rows(affine, 4, x, "affine");
@@ -126,7 +130,7 @@ void bn_apply_into(Device& device, const at::Tensor& y, at::MemoryFormat format,
   at::Tensor xd = x.contiguous(format), a = affine.contiguous();
   OptionalTensor r = dense(residual, format), ra = dense(residual_affine);
   device.bn_apply(dtype, {shape_of(xd, format), xd.const_data_ptr(), a.const_data_ptr(), pointer(r), pointer(ra),
-                          y.mutable_data_ptr(), relu});
+                          y.mutable_data_ptr(), relu, mask ? mask->mutable_data_ptr<uint8_t>() : nullptr});
 }
 
 template <typename Device>
@@ -140,10 +144,22 @@ at::Tensor bn_apply(Device& device, const at::Tensor& x, const at::Tensor& affin
 }
 
 template <typename Device>
+std::tuple<at::Tensor, at::Tensor> bn_apply_mask(Device& device, const at::Tensor& x, const at::Tensor& affine,
+                                                 const at::Tensor& residual, const OptionalTensor& residual_affine) {
+  check_activation(x);
+  auto format = x.suggest_memory_format();
+  at::Tensor y = empty_dense(x, format), mask = empty_mask(x, format);
+  bool none = mask.dim() == 1;
+  bn_apply_into(device, y, format, x, affine, true, residual, residual_affine,
+                none ? std::nullopt : OptionalTensor(mask));
+  return {y, mask};
+}
+
+template <typename Device>
 at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const OptionalTensor& out,
                               const OptionalTensor& x, const OptionalTensor& affine, bool relu,
                               const OptionalTensor& x2, const OptionalTensor& affine2) {
-  ReduceInputs in{out, x, affine, x2, affine2};
+  ReduceInputs in{out, x, affine, x2, affine2, std::nullopt};
   check_reduce(grad, in, relu);
   return reduce(device, grad, in, relu, (given(x) ? *x : grad).suggest_memory_format(), std::nullopt, std::nullopt);
 }
@@ -152,8 +168,8 @@ template <typename Device>
 std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
                                                            const at::Tensor& out, const at::Tensor& x,
                                                            const at::Tensor& affine, const OptionalTensor& x2,
-                                                           const OptionalTensor& affine2) {
-  ReduceInputs in{out, x, affine, x2, affine2};
+                                                           const OptionalTensor& affine2, const OptionalTensor& mask) {
+  ReduceInputs in{out, x, affine, x2, affine2, mask};
   check_reduce(grad, in, true);
   auto format = x.suggest_memory_format();
   at::Tensor g = empty_dense(grad, format);
@@ -164,7 +180,7 @@ template <typename Device>
 at::Tensor bn_backward_reduce_operand(Device& device, const at::Tensor& operand, at::MemoryFormat format,
                                       const at::Tensor& grad, const at::Tensor& x, const at::Tensor& affine,
                                       bool relu) {
-  ReduceInputs in{std::nullopt, x, affine, std::nullopt, std::nullopt};
+  ReduceInputs in{std::nullopt, x, affine, std::nullopt, std::nullopt, std::nullopt};
   check_reduce(grad, in, relu);
   return reduce(device, grad, in, relu, format, operand, std::nullopt);
 }

@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include "../common/types.h"
+#include "dense.h"
 
 namespace resnet_fused {
 
@@ -51,6 +52,17 @@ inline void check_rows(const at::Tensor& t, int64_t rows, const at::Tensor& x, c
               x.size(1), "], but got ", t.sizes());
   TORCH_CHECK(t.scalar_type() == acc_type(x.scalar_type()), "expected ", name, " to have dtype ",
               acc_type(x.scalar_type()), ", but got ", t.scalar_type());
+}
+
+// A mask of `like` (dense.h), of either order; or [0], which is none.
+inline void check_mask(const at::Tensor& t, const at::Tensor& like, const char* name) {
+  check_device(t, like, name);
+  TORCH_CHECK(t.scalar_type() == at::kByte, "expected ", name, " to have dtype Byte, but got ", t.scalar_type());
+  bool of_channels = t.dim() == 4;
+  int64_t bits = of_channels ? like.size(1) : like.size(2) * like.size(3);
+  bool none = t.dim() == 1 && t.numel() == 0;
+  TORCH_CHECK(none || (bits % kMaskBits == 0 && t.sizes() == mask_sizes(like, of_channels)), name,
+              " should have a bit for each element of ", like.sizes(), ", but has size ", t.sizes());
 }
 
 // A per-channel vector that goes with an array [..., C].

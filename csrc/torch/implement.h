@@ -48,6 +48,7 @@ void implement(torch::Library& m) {
   m.impl("bn_statistics", TORCH_FN(Operator<bn_statistics<Device>>::call));
   m.impl("bn_finalize", TORCH_FN(Operator<bn_finalize<Device>>::call));
   m.impl("bn_apply", TORCH_FN(Operator<bn_apply<Device>>::call));
+  m.impl("bn_apply_mask", TORCH_FN(Operator<bn_apply_mask<Device>>::call));
   m.impl("bn_backward_reduce", TORCH_FN(Operator<bn_backward_reduce<Device>>::call));
   m.impl("bn_backward_mask_reduce", TORCH_FN(Operator<bn_backward_mask_reduce<Device>>::call));
   m.impl("bn_backward_apply", TORCH_FN(Operator<bn_backward_apply<Device>>::call));

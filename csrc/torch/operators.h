@@ -29,6 +29,11 @@ template <typename Device>
 at::Tensor bn_apply(Device& device, const at::Tensor& x, const at::Tensor& affine, bool relu,
                     const OptionalTensor& residual, const OptionalTensor& residual_affine);
 
+// relu(z(x) + (residual | z(residual; residual_affine))), like x, and its mask (dense.h): where not (y <= 0).
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> bn_apply_mask(Device& device, const at::Tensor& x, const at::Tensor& affine,
+                                                 const at::Tensor& residual, const OptionalTensor& residual_affine);
+
 // acc [1..3, C]: sum g, and with x, x2: sum g * (x - mean) * invstd of each. With relu, g is grad where not
 // (out <= 0), or without out where not (z(x) <= 0).
 template <typename Device>
@@ -36,12 +41,13 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
                               const OptionalTensor& x, const OptionalTensor& affine, bool relu,
                               const OptionalTensor& x2, const OptionalTensor& affine2);
 
-// g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it.
+// g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it. A mask of out in the order of x is read
+// in its place.
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
                                                            const at::Tensor& out, const at::Tensor& x,
                                                            const at::Tensor& affine, const OptionalTensor& x2,
-                                                           const OptionalTensor& affine2);
+                                                           const OptionalTensor& affine2, const OptionalTensor& mask);
 
 // scale * (g - means[0] - (x - mean) * invstd * means[1]), like x; means: acc [2, C].
 template <typename Device>
@@ -60,11 +66,11 @@ template <typename Device>
 void bn_update_running(Device& device, at::TensorList stats, at::IntArrayRef counts, at::ArrayRef<double> momenta,
                        at::TensorList means, at::TensorList vars, at::TensorList counters);
 
-// bn_apply and bn_backward_apply, written to a dense tensor of the given format, which may be an input.
+// bn_apply and bn_backward_apply, written to a dense tensor of the given format, which may be an input; and y's mask.
 template <typename Device>
 void bn_apply_into(Device& device, const at::Tensor& y, at::MemoryFormat format, const at::Tensor& x,
                    const at::Tensor& affine, bool relu, const OptionalTensor& residual,
-                   const OptionalTensor& residual_affine);
+                   const OptionalTensor& residual_affine, const OptionalTensor& mask = std::nullopt);
 template <typename Device>
 void bn_backward_apply_into(Device& device, const at::Tensor& draw, at::MemoryFormat format, const at::Tensor& grad,
                             const OptionalTensor& out, const at::Tensor& x, const at::Tensor& affine, bool relu,

@@ -12,12 +12,16 @@ void define(torch::Library& m) {
       "bn_apply(Tensor x, Tensor affine, bool relu, Tensor? residual=None, Tensor? residual_affine=None) -> Tensor",
       tags);
   m.def(
+      "bn_apply_mask(Tensor x, Tensor affine, Tensor residual, Tensor? residual_affine=None) "
+      "-> (Tensor y, Tensor mask)",
+      tags);
+  m.def(
       "bn_backward_reduce(Tensor grad, Tensor? out, Tensor? x, Tensor? affine, bool relu, Tensor? x2=None, "
       "Tensor? affine2=None) -> Tensor sums",
       tags);
   m.def(
       "bn_backward_mask_reduce(Tensor grad, Tensor out, Tensor x, Tensor affine, Tensor? x2=None, "
-      "Tensor? affine2=None) -> (Tensor g, Tensor sums)",
+      "Tensor? affine2=None, Tensor? mask=None) -> (Tensor g, Tensor sums)",
       tags);
   m.def(
       "bn_backward_apply(Tensor grad, Tensor? out, Tensor x, Tensor affine, bool relu, Tensor means) -> Tensor draw",

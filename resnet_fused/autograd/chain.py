@@ -4,9 +4,9 @@ Training (BN fission; raw_i is convolution i's output, z_i its batch norm):
 
     raw_1 = conv(x), raw_i = conv(relu(z_{i-1}(raw_{i-1}))), out = relu(z_n(raw_n) + shortcut)
 
-saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum; never an activated tensor. The shortcut is
-x, a projection of it, or a tensor that is given. A unit whose
-batch norm is frozen (running statistics) saves its activated output instead: then
+saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum, with its mask as bits, which is read
+in its place; never an activated tensor. The shortcut is x, a projection of it, or a tensor that is
+given. A unit whose batch norm is frozen (running statistics) saves its activated output instead: then
 
     g_i: masked gradient,  D = wgrad(g_i, a_{i-1}):  dw = scale·D,  dγ = invstd·(⟨w, D⟩ − mean·Σg),  dβ = Σg
 """
@@ -126,7 +126,7 @@ def _split(spec: Chain, tensors) -> list[tuple[Tensor, BatchNorm]]:
 
 
 def _forward(spec: Chain, x: Tensor, shortcut: Tensor | None, tensors):
-    """→ out, and per unit (projection last) what is kept, its affine, its statistics."""
+    """→ out, its ReLU's mask, and per unit (projection last) what is kept, its affine, its statistics."""
     kernels = ops.get(spec.backend)
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
     parameters = _split(spec, tensors)
@@ -144,9 +144,13 @@ def _forward(spec: Chain, x: Tensor, shortcut: Tensor | None, tensors):
         kept = y if unit.batch_stats or not last else None
         results.append((kept, affine, stats))
         operand = Operand(y, affine, unit.relu) if unit.batch_stats else Operand(y, None, False)
+    mask = None
     if spec.units[-1].batch_stats:
-        y = kernels.bn_apply(y, affine, spec.units[-1].relu, residual, residual_affine)
-    return y, (*results, *projection)
+        if _needs_out(spec):
+            y, mask = kernels.bn_apply_mask(y, affine, residual, residual_affine)
+        else:
+            y = kernels.bn_apply(y, affine, spec.units[-1].relu, residual, residual_affine)
+    return y, mask, (*results, *projection)
 
 
 def _needs_out(spec: Chain) -> bool:
@@ -160,21 +164,21 @@ class _ResidualChain(torch.autograd.Function):
 
     @staticmethod
     def forward(spec, x, shortcut, *tensors):
-        out, results = _forward(spec, x, shortcut, tensors)
-        return (out, *(t for result in results for t in result))
+        out, mask, results = _forward(spec, x, shortcut, tensors)
+        return (out, mask, *(t for result in results for t in result))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         spec, x, _, *tensors = inputs
-        out, *results = output
+        out, mask, *results = output
         ctx.spec = spec
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*(t for t in results if t is not None))
+        ctx.mark_non_differentiable(*(t for t in (mask, *results) if t is not None))
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
-        mask = out if _needs_out(spec) else None
-        ctx.save_for_backward(x, mask, *parameters, *kept_and_affine)
-        ctx.save_for_forward(x, mask, *parameters, *results[1::3])
+        out = out if _needs_out(spec) else None
+        ctx.save_for_backward(x, out, mask, *parameters, *kept_and_affine)
+        ctx.save_for_forward(x, out, *parameters, *results[1::3])
 
     @staticmethod
     def backward(ctx, dout, *_):
@@ -250,7 +254,7 @@ class _ResidualChainJvp(_ResidualChain):
         tangents = (*tangents[:2], *(tangents[i + j] for i in range(2, len(tangents), 5) for j in range(3)))
         primals = (x, None if tangents[1] is None else torch.zeros_like(tangents[1]), *parameters)
         function = _reference(ctx.spec, affines, out)
-        return (eager.jvp(function, primals, tangents), *([None] * len(affines) * 3))
+        return (eager.jvp(function, primals, tangents), None, *([None] * len(affines) * 3))
 
 
 def _reference(spec, affines, out):
@@ -264,12 +268,12 @@ class _ResidualChainBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(spec, wanted, dout, x, out, *saved):
-        return _backward(spec, unpack(wanted, 2 + 3 * _count(spec)), dout, x, out, _branches(spec, saved))
+    def forward(spec, wanted, dout, x, out, mask, *saved):
+        return _backward(spec, unpack(wanted, 2 + 3 * _count(spec)), dout, x, out, mask, _branches(spec, saved))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.spec, wanted, dout, x, out, *saved = inputs
+        ctx.spec, wanted, dout, x, out, _, *saved = inputs
         count = 3 * _count(ctx.spec)
         ctx.wanted = unpack(wanted, 2 + count)
         ctx.save_for_backward(dout, x, out, *saved[:count], *saved[count + 1 :: 2])
@@ -294,15 +298,15 @@ class _ResidualChainBackward(torch.autograd.Function):
     def backward(ctx, *cotangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
         needs = ctx.needs_input_grad
-        wanted = (*needs[2:4], False, *needs[5 : 5 + ctx.count])
+        wanted = (*needs[2:4], False, *needs[6 : 6 + ctx.count])
         results = iter(eager.vjp(gradient, primals, wanted, cotangents))
         grads = [next(results) if want else None for want in wanted]
-        return (None, None, *grads, *([None] * (len(needs) - 5 - ctx.count)))
+        return (None, None, *grads[:3], None, *grads[3:], *([None] * (len(needs) - 6 - ctx.count)))
 
     @staticmethod
     def jvp(ctx, *tangents):
         gradient, primals = _ResidualChainBackward._gradient(ctx)
-        tangents = (*tangents[2:4], None, *tangents[5 : 5 + ctx.count])
+        tangents = (*tangents[2:4], None, *tangents[6 : 6 + ctx.count])
         return eager.jvp(gradient, primals, tangents)
 
 
@@ -364,10 +368,11 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     return dx, gradients, next_sums
 
 
-def _last_incoming(kernels, main, projection, dout, out, wanted) -> tuple[Incoming, Incoming]:
+def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[Incoming, Incoming]:
     """The gradient g of the sum, for the last unit and for the projection: with Σg and Σg·x̂ of both in one pass.
 
-    Where `out` masks, that pass also stores g: it is read up to five times afterwards, each time without `out`.
+    Where `out` masks, that pass also stores g: it is read up to five times afterwards, each time without `out`. The
+    pass itself reads `mask` in its place, where there is one.
     """
     relu = main.unit.relu
     sources = [b for b in (main, *projection) if b.unit.batch_stats]
@@ -377,7 +382,7 @@ def _last_incoming(kernels, main, projection, dout, out, wanted) -> tuple[Incomi
     pairs = [t for b in sources for t in (b.kept, b.affine)]
     g = dout
     if sources and relu and out is not None:
-        g, sums = kernels.bn_backward_mask_reduce(dout, out, *pairs)
+        g, sums = kernels.bn_backward_mask_reduce(dout, out, *pairs, mask=mask)
         out, relu = None, False
     else:
         sums = kernels.bn_backward_reduce(dout, out, *(pairs[:2] or (None, None)), relu, *pairs[2:])
@@ -388,7 +393,7 @@ def _last_incoming(kernels, main, projection, dout, out, wanted) -> tuple[Incomi
     )
 
 
-def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
+def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch]):
     """The chain's gradients that `wanted` names, in the order x, shortcut, (weight, gamma, beta) per unit, projection
     last."""
     kernels = ops.get(spec.backend)
@@ -396,7 +401,7 @@ def _backward(spec: Chain, wanted, dout, x, out, branches: list[Branch]):
     want_x, want_shortcut, *rest = wanted
     want = [rest[3 * i : 3 * i + 3] for i in range(len(branches))]
     main, projection = branches[:n], branches[n:]
-    incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, [want[n - 1], *want[n:]])
+    incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, mask, [want[n - 1], *want[n:]])
     grads: list = [None] * len(branches)
     add = (shortcut.grad, shortcut.out) if spec.identity else (None, None)
     if projection:
@@ -464,5 +469,5 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
         eps, projection = [unit.eps for unit in units], bool(spec.projection)
         chain = ops.get(spec.backend).frozen_chain
         return chain(x, weights, norms, eps, geometry, projection, spec.identity), [None] * len(units)
-    out, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
+    out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
     return out, results[2::3]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from resnet_fused.backends import relu_mask
 from resnet_fused.backends.frozen_chain import run_frozen_chain
 
 NO_WINNER = 255  # stem_pool's index where no gradient flows
@@ -74,6 +75,11 @@ def bn_apply(x, affine, relu, residual=None, residual_affine=None):
     return _like(torch.relu(y) if relu else y, x)
 
 
+def bn_apply_mask(x, affine, residual, residual_affine=None):
+    y = bn_apply(x, affine, True, residual, residual_affine)
+    return y, relu_mask.pack(y)
+
+
 def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     g = _masked(grad, out, x, affine, relu)
     rows = [_sum(g)]
@@ -84,8 +90,9 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return torch.stack(rows)
 
 
-def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
-    g = _format_as(grad.masked_fill(out <= 0, 0), x)
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
+    stops = out <= 0 if mask is None or mask.dim() == 1 else ~relu_mask.unpack(mask, out.shape)
+    g = _format_as(grad.masked_fill(stops, 0), x)
     return g, bn_backward_reduce(g, None, x, affine, False, x2, affine2)
 
 

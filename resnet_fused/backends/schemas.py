@@ -4,10 +4,11 @@ SCHEMAS = (
     "bn_statistics(Tensor x) -> Tensor stats",
     "bn_finalize(Tensor stats, SymInt count, Tensor? weight, Tensor? bias, float eps) -> Tensor affine",
     "bn_apply(Tensor x, Tensor affine, bool relu, Tensor? residual=None, Tensor? residual_affine=None) -> Tensor",
+    "bn_apply_mask(Tensor x, Tensor affine, Tensor residual, Tensor? residual_affine=None) -> (Tensor y, Tensor mask)",
     "bn_backward_reduce(Tensor grad, Tensor? out, Tensor? x, Tensor? affine, bool relu, Tensor? x2=None, "
     "Tensor? affine2=None) -> Tensor sums",
     "bn_backward_mask_reduce(Tensor grad, Tensor out, Tensor x, Tensor affine, Tensor? x2=None, "
-    "Tensor? affine2=None) -> (Tensor g, Tensor sums)",
+    "Tensor? affine2=None, Tensor? mask=None) -> (Tensor g, Tensor sums)",
     "bn_backward_apply(Tensor grad, Tensor? out, Tensor x, Tensor affine, bool relu, Tensor means) -> Tensor draw",
     "bn_backward_finalize(Tensor sums, SymInt count, Tensor? weight, Tensor? bias) "
     "-> (Tensor means, Tensor dweight, Tensor dbias)",

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from resnet_fused.backends import relu_mask
+
 
 def _acc(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -45,11 +47,16 @@ def bn_apply(x, affine, relu, residual=None, residual_affine=None):
     return _empty_like(x)
 
 
+def bn_apply_mask(x, affine, residual, residual_affine=None):
+    y = _empty_like(x)
+    return y, relu_mask.empty(y)
+
+
 def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return _empty_acc(grad, 1 + (x is not None) + (x2 is not None), grad.shape[1])
 
 
-def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
     g = _empty_format(grad, grad.shape, suggest_memory_format(x))
     return g, bn_backward_reduce(grad, out, x, affine, True, x2, affine2)
 
@@ -120,6 +127,7 @@ OPERATORS = (
     bn_statistics,
     bn_finalize,
     bn_apply,
+    bn_apply_mask,
     bn_backward_reduce,
     bn_backward_mask_reduce,
     bn_backward_apply,

@@ -6,7 +6,8 @@ import cuda_emulated
 import pytest
 import torch
 from chains import MODES, draw, draw_stem
-from problems import CHAINS
+from operator_cases import FORMATS
+from problems import CHAINS, ChainProblem, ConvSize
 from torch.autograd import gradcheck, gradgradcheck
 
 BACKENDS = ("cpu", "reference")
@@ -134,3 +135,27 @@ def test_without_gamma_or_beta(missing, mode):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     for a, b in zip(torch.autograd.grad(ours, leaves, cotangent), torch.autograd.grad(theirs, leaves, cotangent)):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout, other", [("nhwc", "nchw"), ("nchw", "nhwc")])
+def test_hooks_that_change_the_memory_format(layout, other):
+    """The mask is of the order that its tensors had: gradients are as without hooks, up to the order of their sums."""
+    drawn = draw(ChainProblem("eights", 2, 8, 4, 4, (ConvSize(8, 3), ConvSize(8, 3)), "identity"), "training")
+    fused, saved = drawn.fused("cpu"), []
+    leaves = [t.clone().requires_grad_() for t in drawn.inputs]
+    operands = [leaves[0].contiguous(memory_format=FORMATS[layout]), *leaves[1:]]
+    dout = torch.randn(fused(*operands).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = torch.autograd.grad(fused(*operands), leaves, dout)
+
+    def pack(t):
+        saved.append(t)
+        return t
+
+    def reformat(t):
+        return t.contiguous(memory_format=FORMATS[other]) if t.dim() == 4 else t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, reformat):
+        hooked = torch.autograd.grad(fused(*operands), leaves, dout)
+    assert [t.dim() for t in saved if t.dtype == torch.uint8] == [4 if layout == "nhwc" else 3]
+    for ours, theirs in zip(hooked, plain):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12 * theirs.abs().max().item())  # float64's rounding

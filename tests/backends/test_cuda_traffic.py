@@ -5,6 +5,8 @@ import pytest
 import torch
 from operator_cases import FORMATS
 
+from resnet_fused.backends import relu_mask
+
 pytestmark = cuda_emulated.needs_emulator
 
 SECTOR = 32  # bytes that memory moves at least
@@ -18,6 +20,7 @@ class Traffic:
 
     def __init__(self, shape, dtype, memory_format):
         self.channels, self.bytes = shape[1], torch.Size(shape).numel() * dtype.itemsize
+        self.bits = torch.Size(shape).numel() // 8  # bytes of a mask
         # Addresses that no other tensor's sector shares: torch aligns to 64 bytes.
         self.tensor = lambda: torch.randn(shape).to(dtype).contiguous(memory_format=memory_format)
         self.affine = lambda: torch.rand(4, self.channels)
@@ -58,6 +61,19 @@ def test_apply(residual, dtype, layout, shape):
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", HALVES_AND_FLOAT, ids=str)
+@pytest.mark.parametrize("residual", ["plain", "affine"])
+def test_apply_mask(residual, dtype, layout, shape):
+    t = Traffic(shape, dtype, FORMATS[layout])
+    affine2 = t.affine() if residual == "affine" else None
+    kernel = t.count(lambda ops: ops.bn_apply_mask(t.tensor(), t.affine(), t.tensor(), affine2))["bn_apply_kernel"]
+    constants = 3 * t.rows * (1 + (affine2 is not None))
+    assert _moved(kernel) == (2 * t.bytes + constants, t.bytes + t.bits)
+    # Contiguous, a plane's part of the mask begins anywhere in a sector.
+    assert _whole_sectors(kernel) or layout == "nchw"
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", HALVES_AND_FLOAT, ids=str)
 def test_statistics(dtype, layout, shape):
     t = Traffic(shape, dtype, FORMATS[layout])
     kernels = t.count(lambda ops: ops.bn_statistics(t.tensor()))
@@ -88,12 +104,15 @@ def test_backward_reduce(mask, inputs, dtype, layout, shape):
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", HALVES_AND_FLOAT, ids=str)
 @pytest.mark.parametrize("inputs", [1, 2])
-def test_backward_mask_reduce(inputs, dtype, layout, shape):
+@pytest.mark.parametrize("bits", [False, True])
+def test_backward_mask_reduce(bits, inputs, dtype, layout, shape):
     t = Traffic(shape, dtype, FORMATS[layout])
     pairs = [t.tensor() if i % 2 == 0 else t.affine() for i in range(2 * inputs)]
-    kernels = t.count(lambda ops: ops.bn_backward_mask_reduce(t.tensor(), t.tensor(), *pairs))
+    mask = relu_mask.pack(t.tensor()) if bits else None
+    kernels = t.count(lambda ops: ops.bn_backward_mask_reduce(t.tensor(), t.tensor(), *pairs, mask=mask))
     kernel = kernels["bn_backward_reduce_kernel"]
-    assert kernel["bytes_read"] == t.bytes * (2 + inputs) + t.rows * (0, 3, 4)[inputs]
+    mask_bytes = t.bits if bits else t.bytes
+    assert kernel["bytes_read"] == t.bytes * (1 + inputs) + mask_bytes + t.rows * (0, 3, 4)[inputs]
     assert (kernel["bytes_written"] - t.bytes) % ((1 + inputs) * t.channels * PARTIAL) == 0
     assert kernel["bytes_written"] - t.bytes <= t.bytes / 2  # partial sums, as of a reduction alone
     assert _whole_sectors(kernel)

@@ -10,6 +10,7 @@ from operator_cases import DTYPES, FORMATS, make_case
 from triton_cases import EXACT, KERNELS, ODD, VECTORS
 from triton_emulated import EMULATOR, OPERATORS
 
+from resnet_fused.backends import relu_mask
 from resnet_fused.backends.triton import sweep
 from resnet_fused.backends.triton.bn_apply import bn_apply_kernel
 
@@ -85,15 +86,24 @@ def test_each_byte_is_moved_once():
     partial = sweep.sweep_of(x).chunks * 3 * VECTORS.C * 8
     assert moved["bn_backward_reduce_kernel"] == (4 * tensor + 2 * row, tensor + partial)
     assert moved["merge_sums_kernel"] == (partial + 2 * row, 3 * row)
+    bits = x.numel() // 8
+    moved = _counts(lambda: OPERATORS.bn_apply_mask(x, affine, _half(), _half(4)))
+    assert moved == {"bn_apply_kernel": (2 * tensor + 2 * 3 * row, tensor + bits)}
+    mask = relu_mask.pack(_half())
+    moved = _counts(
+        lambda: OPERATORS.bn_backward_mask_reduce(_half(), _half(), x, affine, _half(), _half(4), mask)
+    )
+    assert moved["bn_backward_reduce_kernel"] == (3 * tensor + bits + 2 * row, tensor + partial)
 
 
 def test_what_is_out_of_bounds_is_found():
     x, affine = _half(), _half(4)
     plan = sweep.sweep_of(x)
     too_small = torch.empty(x.numel() - 8, dtype=x.dtype)
-    arguments = (x, affine, None, None, too_small, plan.view)
+    arguments = (x, affine, None, None, too_small, None, plan.view)
+    options = {"enable_fp_fusion": False, "RELU": True, "OF_CHANNELS": True, **plan.blocks}
     with pytest.raises(RuntimeError, match=r"bn_apply_kernel_\w+, block .*bn_apply.py"):
-        EMULATOR.run(bn_apply_kernel, plan.grid, arguments, {"enable_fp_fusion": False, "RELU": True, **plan.blocks})
+        EMULATOR.run(bn_apply_kernel, plan.grid, arguments, options)
 
 
 @pytest.mark.slow
@@ -108,6 +118,7 @@ def test_offsets_are_64_bits_wide(far):
     x[offsets], y[offsets] = torch.arange(8).half(), torch.nan
     affine = torch.tensor([[0.0], [2.0], [1.0], [1.0]]).expand(4, 2).contiguous()
     view = sweep.View(**counts, **strides, tile_pixels=16)
-    options = {"enable_fp_fusion": False, "RELU": False, "BLOCK_P": 64, "BLOCK_C": 16, "num_warps": sweep.WARPS}
-    EMULATOR.run(bn_apply_kernel, (2, 1), (x, affine, None, None, y, view), options)
+    options = {"enable_fp_fusion": False, "RELU": False, "OF_CHANNELS": False, "BLOCK_P": 64, "BLOCK_C": 16,
+               "num_warps": sweep.WARPS}  # fmt: skip
+    EMULATOR.run(bn_apply_kernel, (2, 1), (x, affine, None, None, y, None, view), options)
     assert y[offsets].tolist() == [2 * value + 1 for value in range(8)]

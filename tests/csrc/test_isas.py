@@ -25,6 +25,8 @@ SHAPES = [
     _pointwise(17, 7, 9),  # one lane more than a vector of 16 floats
     _pointwise(70, 5, 37),
     _pointwise(1100, 3, 3),  # rows longer than a page are taken four at a time
+    _pointwise(1048, 3, 8),  # the same with masks, whose last byte of a row is half of a vector of 16
+    _pointwise(24, 9, 8),
 ]
 
 

@@ -60,6 +60,17 @@ def test_several_tiles_of_a_program(layout, mode, monkeypatch):
     check_oracle(case, triton)
 
 
+@pytest.mark.parametrize("mode", ["apply_mask", "apply_mask_affine", "mask_reduce_bits", "mask_reduce_two_bits"])
+@LAYOUTS
+def test_masks(layout, mode):
+    """Of several tiles, none of them full."""
+    problem = ODD._replace(id="eights", C=24, K=24, H=10, W=12)
+    case = make_case(mode, problem, torch.float32, FORMATS[layout], integer=True)
+    if "bits" in mode:  # what the mask stands for is not read
+        case = case._replace(arguments=(case.arguments[0], torch.ones_like(case.arguments[1]), *case.arguments[2:]))
+    check_integers(case, triton, torch.float32, rounds_between=False)
+
+
 def _x(*size):
     return torch.randn(size, generator=torch.Generator().manual_seed(0))
 

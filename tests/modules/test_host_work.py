@@ -41,7 +41,7 @@ def test_a_training_step_of_a_block(kind, units, projection):
     """Per convolution two operators forward and two backward; per block its end, its beginning and the statistics."""
     convolutions = units + projection
     expected = {
-        "conv_fprop": convolutions, "bn_finalize": convolutions, "bn_apply": 1, "bn_update_running": 1,
+        "conv_fprop": convolutions, "bn_finalize": convolutions, "bn_apply_mask": 1, "bn_update_running": 1,
         "bn_backward_mask_reduce": 1, "bn_backward_finalize": convolutions, "conv_backward": convolutions,
     }  # fmt: skip
     if projection:

@@ -121,7 +121,7 @@ def _with_special_values(tensor, values):
     return torch.empty_like(tensor).copy_(flat.view(tensor.shape))
 
 
-SPECIAL = ["apply_relu", "apply_residual_affine", "reduce_relu", "reduce_out", "backward_apply_relu",
+SPECIAL = ["apply_relu", "apply_residual_affine", "apply_mask", "reduce_relu", "reduce_out", "backward_apply_relu",
            "backward_apply_out", "pool"]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ do not before one of these functions is called, which are torch.ops.resnet_fused
 """
 
 from resnet_fused.backends.reference import bn_backward_finalize, bn_update_running
-from resnet_fused.backends.triton.bn_apply import bn_apply
+from resnet_fused.backends.triton.bn_apply import bn_apply, bn_apply_mask
 from resnet_fused.backends.triton.bn_backward import bn_backward_apply, bn_backward_mask_reduce, bn_backward_reduce
 from resnet_fused.backends.triton.bn_statistics import bn_finalize, bn_statistics
 from resnet_fused.backends.triton.conv import conv_backward, conv_dgrad, conv_fprop, conv_wgrad
@@ -28,6 +28,7 @@ from resnet_fused.backends.triton.stem_pool import stem_pool, stem_pool_backward
 
 __all__ = [
     "bn_apply",
+    "bn_apply_mask",
     "bn_backward_apply",
     "bn_backward_finalize",
     "bn_backward_mask_reduce",

@@ -8,17 +8,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from resnet_fused.backends import relu_mask
 from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.element import apply_affine, load_affine, to_acc, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch
+from resnet_fused.backends.triton.relu_mask import store_mask
 from resnet_fused.backends.triton.sweep import sweep_of
 from resnet_fused.backends.triton.tile import channels_of, tile_of, tiles_of
 
 
 @triton.jit
 def bn_apply_kernel(
-    x, affine, residual, residual_affine, y, view,
-    RELU: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, affine, residual, residual_affine, y, mask, view,
+    RELU: tl.constexpr, OF_CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     first, end = tiles_of(view)
     channel = channels_of(BLOCK_C)
@@ -35,7 +37,10 @@ def bn_apply_kernel(
             value += r
         if RELU:
             value = zero_up_to_zero(value, value)
-        tl.store(y + offset, value.to(y.dtype.element_ty), mask=there)
+        value = value.to(y.dtype.element_ty)
+        tl.store(y + offset, value, mask=there)
+        if mask is not None:  # of what is stored: a small value may have become 0
+            store_mask(mask, to_acc(value), tile, view, OF_CHANNELS, BLOCK_P, BLOCK_C)
 
 
 @triton.jit
@@ -57,8 +62,16 @@ def bn_apply(x, affine, relu, residual=None, residual_affine=None):
     return bn_apply_into(dense.empty(x, dense.format_of(x)), x, affine, relu, residual, residual_affine)
 
 
-def bn_apply_into(y, x, affine, relu, residual=None, residual_affine=None):
-    """The same, written to a dense tensor, which may be x."""
+def bn_apply_mask(x, affine, residual, residual_affine=None):
+    """relu(z(x) + residual, or its z), like x, and its mask."""
+    y = dense.empty(x, dense.format_of(x))
+    mask = relu_mask.empty(y)
+    bn_apply_into(y, x, affine, True, residual, residual_affine, None if mask.dim() == 1 else mask)
+    return y, mask
+
+
+def bn_apply_into(y, x, affine, relu, residual=None, residual_affine=None, mask=None):
+    """bn_apply's, written to a dense tensor, which may be x; and its mask."""
     dense.check_activation(x)
     dense.check_rows(affine, 4, x, "affine")
     dense.check_same(residual, x, "residual")
@@ -70,7 +83,7 @@ def bn_apply_into(y, x, affine, relu, residual=None, residual_affine=None):
         launch(
             bn_apply_kernel, sweep.grid,
             dense.dense(x, memory_format), dense.dense(affine), dense.dense(residual, memory_format),
-            dense.dense(residual_affine), y, sweep.view, RELU=relu, **sweep.blocks,
+            dense.dense(residual_affine), y, mask, sweep.view, RELU=relu, OF_CHANNELS=relu_mask.of_channels(y), **sweep.blocks,
         )  # fmt: skip
     return y
 

@@ -11,10 +11,12 @@ import torch
 import triton
 import triton.language as tl
 
+from resnet_fused.backends import relu_mask
 from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.bn_statistics import MERGE_CHANNELS, MERGE_CHUNKS, part_of
 from resnet_fused.backends.triton.element import apply_affine, load_affine, load_row, to_acc, zero_up_to_zero
 from resnet_fused.backends.triton.launch import launch
+from resnet_fused.backends.triton.relu_mask import load_mask
 from resnet_fused.backends.triton.sweep import ceil_div, sweep_of
 from resnet_fused.backends.triton.tile import channels_of, tile_of, tiles_of
 
@@ -28,10 +30,10 @@ def store_sums(sums, partial, rows: tl.constexpr, row: tl.constexpr, channel, ch
 
 @triton.jit
 def bn_backward_reduce_kernel(
-    grad, out, x, affine, x2, affine2, masked, partial, view,
-    RELU: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    grad, out, x, affine, x2, affine2, mask, masked, partial, view,
+    RELU: tl.constexpr, OF_CHANNELS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """With RELU g is masked by out, or without it by z(x); `masked` receives g if it is given."""
+    """With RELU g is masked by out's mask, by out, or without them by z(x); `masked` receives g if it is given."""
     ROWS: tl.constexpr = 3 if x2 is not None else 2 if x is not None else 1
     first, end = tiles_of(view)
     channel = channels_of(BLOCK_C)
@@ -48,7 +50,9 @@ def bn_backward_reduce_kernel(
         g = to_acc(tl.load(grad + offset, mask=there, other=0))
         if x is not None:
             value = to_acc(tl.load(x + offset, mask=there, other=0))
-        if RELU and out is not None:
+        if mask is not None:
+            g = tl.where(load_mask(mask, tile, view, OF_CHANNELS, BLOCK_P, BLOCK_C) == 0, 0, g)
+        elif RELU and out is not None:
             g = zero_up_to_zero(to_acc(tl.load(out + offset, mask=there, other=0)), g)
         elif RELU:
             g = zero_up_to_zero(apply_affine(value, z), g)
@@ -143,19 +147,21 @@ def _check(grad, out, x, affine, relu, x2, affine2):
             dense.check_rows(rows, 4, grad, name)
 
 
-def _reduce(grad, out, x, affine, relu, x2, affine2, masked, memory_format):
+def _reduce(grad, out, x, affine, relu, x2, affine2, mask, masked, memory_format):
     _check(grad, out, x, affine, relu, x2, affine2)
+    dense.check_mask(mask, grad, "mask")
     rows, C = 1 + (x is not None) + (x2 is not None), grad.shape[1]
     if not grad.numel():
         return dense.empty_acc(grad, rows, C).zero_()
     grad, x, x2 = (dense.dense(t, memory_format) for t in (grad, x, x2))
-    out = dense.dense(out, memory_format) if relu else None
+    mask, of_channels = dense.dense_mask(mask, grad), relu_mask.of_channels(grad)
+    out = dense.dense(out, memory_format) if relu and mask is None else None
     affine, affine2 = dense.dense(affine), dense.dense(affine2)
     sweep = sweep_of(grad)
     partial = grad.new_empty(sweep.chunks, rows, C, dtype=torch.float64)
     launch(
-        bn_backward_reduce_kernel, sweep.grid, grad, out, x, affine, x2, affine2, masked, partial,
-        sweep.view, RELU=relu, **sweep.blocks,
+        bn_backward_reduce_kernel, sweep.grid, grad, out, x, affine, x2, affine2, mask, masked, partial,
+        sweep.view, RELU=relu, OF_CHANNELS=of_channels, **sweep.blocks,
     )  # fmt: skip
     return merge_sums(partial, affine, affine2, grad)
 
@@ -164,14 +170,15 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     """sums, acc [1..3, C]: sum g, and with x, x2: sum g·x̂ of each. With relu g is grad where not (out <= 0), or without
     out where not (z(x) <= 0); else grad."""
     memory_format = dense.format_of(grad if x is None else x)
-    return _reduce(grad, out, x, affine, relu, x2, affine2, None, memory_format)
+    return _reduce(grad, out, x, affine, relu, x2, affine2, None, None, memory_format)
 
 
-def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None):
-    """g = grad where not (out <= 0), in x's memory format, and bn_backward_reduce's sums of it."""
+def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
+    """g = grad where not (out <= 0), in x's memory format, and bn_backward_reduce's sums of it. out's mask in the order of
+    x is read in its place."""
     memory_format = dense.format_of(x)
     g = dense.empty(grad, memory_format)
-    return g, _reduce(grad, out, x, affine, True, x2, affine2, g, memory_format)
+    return g, _reduce(grad, out, x, affine, True, x2, affine2, mask, g, memory_format)
 
 
 def bn_backward_apply(grad, out, x, affine, relu, means):

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format as format_of
 
-__all__ = ["acc_dtype", "check_activation", "check_rows", "check_same", "dense", "empty", "empty_acc", "format_of"]
+from resnet_fused.backends import relu_mask
+
+__all__ = ["acc_dtype", "check_activation", "check_mask", "check_rows", "check_same", "dense", "dense_mask", "empty", "empty_acc", "format_of"]
 
 
 def acc_dtype(x: Tensor) -> torch.dtype:
@@ -51,6 +53,25 @@ def check_same(t: Tensor | None, like: Tensor, name: str) -> None:
         raise RuntimeError(f"{name} should have size {list(like.shape)}, but got {list(t.shape)}")
     if t.dtype != like.dtype:
         raise RuntimeError(f"expected {name} to have dtype {like.dtype}, but got {t.dtype}")
+
+
+def dense_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """A mask whose bits are in the order of a dense x; one of another order counts as not given."""
+    of_channels = relu_mask.of_channels(x)
+    if mask is None or mask.dim() != (4 if of_channels else 3):
+        return None
+    return dense(mask, torch.channels_last if of_channels else torch.contiguous_format)
+
+
+def check_mask(t: Tensor | None, like: Tensor, name: str) -> None:
+    """A mask of `like` in either order, or [0], which is none; if it is given."""
+    if t is None:
+        return
+    _check_device(t, like, name)
+    if t.dtype != torch.uint8:
+        raise RuntimeError(f"expected {name} to have dtype {torch.uint8}, but got {t.dtype}")
+    if t.shape not in ((0,), relu_mask.size_of_channels(like), relu_mask.size_of_pixels(like)):
+        raise RuntimeError(f"{name} should have a bit for each element of {list(like.shape)}, but has size {list(t.shape)}")
 
 
 def check_rows(t: Tensor | None, rows: int, x: Tensor, name: str) -> None:

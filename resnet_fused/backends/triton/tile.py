@@ -32,10 +32,10 @@ def image_of(tile, view):
 
 
 @triton.jit
-def tile_of(tile, channel, view, BLOCK_P: tl.constexpr):
-    """Where a tile's elements lie, and which of them there are: [BLOCK_P, BLOCK_C] both."""
+def tile_of(tile, channel, view, BLOCK_P: tl.constexpr, STEP: tl.constexpr = 1):
+    """Where a tile's elements lie, of every STEP-th pixel, and which of them there are: [BLOCK_P / STEP, BLOCK_C] both."""
     image, first = image_of(tile, view)
-    local = tl.arange(0, BLOCK_P)
+    local = tl.arange(0, BLOCK_P // STEP) * STEP
     row = image * view.image_stride + (first + local) * view.pixel_stride
     offset = row[:, None] + (channel.to(tl.int64) * view.channel_stride)[None, :]
     # Two comparisons, each with a multiple of 16 where there are whole vectors, so that none is cut apart.
