@@ -7,20 +7,20 @@
 namespace resnet_fused::cuda {
 
 template <typename Pass, typename Math, typename TileShape>
-auto sm90_kernel_of_chunk(int row_bytes) {
-  return row_bytes == kWideRowBytes ? Pass::template kernel<Math, Wide<TileShape>, true>()
-                                    : Pass::template kernel<Math, TileShape, true>();
+auto sm90_kernel_of_chunks(bool long_chunks) {
+  return long_chunks ? Pass::template kernel<Math, LongChunks<TileShape>, true>()
+                     : Pass::template kernel<Math, TileShape, true>();
 }
 
 template <typename Pass, typename Math>
 auto sm90_kernel_of_plan(const TilePlan& plan) {
   if constexpr (Pass::kHasFewRows) {
     if (plan.tile == TileChoice::k64x128) {
-      return sm90_kernel_of_chunk<Pass, Math, Tile64x128>(plan.row_bytes);
+      return sm90_kernel_of_chunks<Pass, Math, Tile64x128>(plan.long_chunks);
     }
   }
-  return plan.tile == TileChoice::k128x128 ? sm90_kernel_of_chunk<Pass, Math, Tile128x128>(plan.row_bytes)
-                                           : sm90_kernel_of_chunk<Pass, Math, Tile128x64>(plan.row_bytes);
+  return plan.tile == TileChoice::k128x128 ? sm90_kernel_of_chunks<Pass, Math, Tile128x128>(plan.long_chunks)
+                                           : sm90_kernel_of_chunks<Pass, Math, Tile128x64>(plan.long_chunks);
 }
 
 template <typename Pass>

@@ -1,5 +1,5 @@
-// The operands of tiles with long chunks (Wide, of warpgroups). What a chunk reads of pixels and filters is of one tap,
-// that is, of its next 64 channels: choose_row_bytes sees to it. So all threads are at the same tap; which pixels it
+// The operands of tiles with long chunks (LongChunks, of warpgroups). What a chunk reads of pixels and filters is of one tap,
+// that is, of its next 64 channels: has_long_chunks sees to it. So all threads are at the same tap; which pixels it
 // meets is found out once for each tap, and a thread's addresses move by one sum for each chunk.
 #pragma once
 
@@ -276,7 +276,7 @@ struct ChunkRows {
 
 // What brings a tile's operands.
 template <typename TileShape>
-constexpr bool kHasLongChunks = TileShape::kRowBytes == kWideRowBytes;
+constexpr bool kHasLongChunks = TileShape::kRowBytes == kLongRowBytes;
 template <typename T, typename TileShape, typename Source, bool VECTOR>
 using PixelsOfTile = std::conditional_t<kHasLongChunks<TileShape>, ChunkGather<T, TileShape, Source>,
                                         PixelGather<T, TileShape, Source, VECTOR>>;

@@ -183,9 +183,9 @@ struct DrawSource {
   }
 };
 
-// Long chunks have room for one tensor of an operand: see choose_row_bytes.
+// Long chunks have room for one tensor of an operand: see has_long_chunks.
 template <typename T, typename TileShape>
 using DrawOfTile =
-    std::conditional_t<TileShape::kRowBytes == kWideRowBytes, PlainDrawSource<T>, DrawSource<T>>;
+    std::conditional_t<TileShape::kRowBytes == kLongRowBytes, PlainDrawSource<T>, DrawSource<T>>;
 
 }  // namespace resnet_fused::cuda

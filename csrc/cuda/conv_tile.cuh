@@ -25,8 +25,8 @@ using Tile64x64 = Tile<64, 64, 2, 2>;
 
 // With chunks that are twice as long.
 template <typename TileShape>
-struct Wide : TileShape {
-  static constexpr int kRowBytes = kWideRowBytes;
+struct LongChunks : TileShape {
+  static constexpr int kRowBytes = kLongRowBytes;
 };
 
 extern __shared__ __align__(1024) char shared_memory[];  // the swizzle of wgmma repeats after as much
@@ -44,8 +44,7 @@ struct ReductionInner {
   static constexpr int kBytes = kRows * kRowPitch;
 
   static __device__ __forceinline__ int offset(int row, int piece) {  // bytes
-    int line = row * kRowPitch / 128;
-    return row * kRowPitch + (piece ^ line % kRowPieces) * kPieceBytes;
+    return (row * kRowPieces + (piece ^ (row * kRowPieces / 8 % kRowPieces))) * kPieceBytes;
   }
 };
 

@@ -19,9 +19,9 @@ inline TileSize tile_size(TileChoice tile) {
 
 struct TilePlan {
   TileChoice tile;
-  bool vector;     // operands are copied in pieces of 16 bytes
-  int row_bytes;   // of a tile's row that lies along the reduction: a chunk of it
-  int stages;   // chunks of the reduction in shared memory,
+  bool vector;       // operands are copied in pieces of 16 bytes
+  bool long_chunks;  // of the reduction, see has_long_chunks
+  int stages;        // chunks of the reduction in shared memory,
   int stage_bytes, a_bytes;  // of one of them, and of its first operand's tiles
   int shared_bytes;
   int row_tiles, column_tiles;  // of one group
@@ -33,7 +33,9 @@ struct TilePlan {
 
 constexpr int kTileThreads = 256;  // of all tiles
 constexpr int kTileWarps = kTileThreads / 32;
-constexpr int kRowBytes = 64, kWideRowBytes = 128;  // of a chunk of the reduction, see choose_row_bytes
+constexpr int kRowBytes = 64, kLongRowBytes = 128;  // of a tile in shared memory: a chunk of the reduction
+
+inline int row_bytes(const TilePlan& plan) { return plan.long_chunks ? kLongRowBytes : kRowBytes; }
 
 inline int piece_elements(DType dtype) { return 16 / element_bytes(dtype); }
 
@@ -58,20 +60,20 @@ inline bool multiplies_by_wgmma(const ConvProblem& problem, const TilePlan& plan
 // Warpgroups' products are so fast that what comes with each chunk, barriers and addresses, takes longer: theirs are
 // twice as long where an operand's tensors leave room for a second block, and each chunk is of one tap: of `channels`
 // that are read of a pixel one after another, or of any number of pixels.
-inline int choose_row_bytes(const ConvProblem& problem, const TilePlan& plan, int a, int channels) {
-  bool whole = channels * element_bytes(problem.dtype) % kWideRowBytes == 0;
-  return multiplies_by_wgmma(problem, plan) && a == 1 && whole ? kWideRowBytes : kRowBytes;
+inline bool has_long_chunks(const ConvProblem& problem, const TilePlan& plan, int a, int channels) {
+  bool whole = channels * element_bytes(problem.dtype) % kLongRowBytes == 0;
+  return multiplies_by_wgmma(problem, plan) && a == 1 && whole;
 }
 
 // Sets what follows from the choice of a tile. The first operand is formed of `a` tensors, the second is one;
-// `channels` as for choose_row_bytes.
+// `channels` as for has_long_chunks.
 inline TilePlan plan_tile(TileChoice tile, const ConvProblem& problem, bool vector, int64_t rows, int64_t columns,
                           int a, int channels) {
   TileSize size = tile_size(tile);
   TilePlan plan{tile, vector};
-  plan.row_bytes = choose_row_bytes(problem, plan, a, channels);
-  plan.a_bytes = size.m * a * plan.row_bytes;
-  plan.stage_bytes = plan.a_bytes + size.n * plan.row_bytes;
+  plan.long_chunks = has_long_chunks(problem, plan, a, channels);
+  plan.a_bytes = size.m * a * row_bytes(plan);
+  plan.stage_bytes = plan.a_bytes + size.n * row_bytes(plan);
   int staged = staged_bytes(size);
   plan.stages = choose_stages(plan.stage_bytes, staged, problem.device.shared_bytes);
   plan.shared_bytes = std::max(plan.stages * plan.stage_bytes, staged);
@@ -111,7 +113,7 @@ inline bool forms_in_memory(const ConvProblem& problem, int result_channels, int
 
 // By what an H100 issues in the time that an element's bytes take: forming an input within a convolution 4 times costs
 // as much as reading and writing it once more; forming draw, whose tensors make chunks short besides
-// (choose_row_bytes), costs as much at once.
+// (has_long_chunks), costs as much at once.
 inline bool forms_input_in_memory(const ConvProblem& problem) {
   return forms_in_memory(problem, problem.shape.K, 1, 4);
 }
@@ -189,9 +191,9 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   TilePlan plan = plan_tile(tile, p.problem, vector, rows, columns, draw_tensors(p.draw), 0);
   // About two blocks for each multiprocessor, but chunks enough for each to be worth the memory for its sums.
   constexpr int kMinSplitBytes = 8 * kRowBytes;
-  int64_t chunks = ceil_div(int64_t{s.N} * s.P * s.Q, plan.row_bytes / element_bytes(p.problem.dtype));
+  int64_t chunks = ceil_div(int64_t{s.N} * s.P * s.Q, row_bytes(plan) / element_bytes(p.problem.dtype));
   int64_t wanted = ceil_div(2 * p.problem.device.multiprocessors, plan.blocks(s.groups));
-  int64_t most = std::min(wanted, chunks * plan.row_bytes / kMinSplitBytes);
+  int64_t most = std::min(wanted, chunks * row_bytes(plan) / kMinSplitBytes);
   int64_t splits = choose_splits(plan.blocks(s.groups), chunks, most, p.problem.device.multiprocessors);
   plan.split_chunks = std::max<int64_t>(ceil_div(chunks, splits), 1);
   plan.splits = std::max<int64_t>(ceil_div(chunks, plan.split_chunks), 1);

@@ -73,7 +73,8 @@ class Plan(Structure):
     _fields_ = [
         ("tile", c_int),
         ("vector", c_bool),
-        *[(name, c_int) for name in "row_bytes stages stage_bytes a_bytes shared_bytes row_tiles column_tiles splits split_chunks".split()],
+        ("long_chunks", c_bool),
+        *[(name, c_int) for name in "stages stage_bytes a_bytes shared_bytes row_tiles column_tiles splits split_chunks".split()],
     ]
 
 
