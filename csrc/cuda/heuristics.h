@@ -165,13 +165,13 @@ inline TilePlan plan_conv_dgrad(const ConvDgradParams& p) {
   return plan;
 }
 
-// Up to `most`, at least one: those whose busiest multiprocessor has the fewest chunks. One block more than there is
-// room for takes as long as one on each of them.
-inline int64_t choose_splits(int64_t blocks, int64_t chunks, int64_t most, int multiprocessors) {
-  auto busiest = [&](int64_t splits) { return ceil_div(blocks * splits, multiprocessors) * ceil_div(chunks, splits); };
+// Up to `most`, at least one: those that leave the least to the busiest multiprocessor, and of such the most. A block
+// more than there is one for each of them takes as long as another for all.
+inline int64_t choose_splits(int64_t blocks, int64_t most, int multiprocessors) {
+  auto of_busiest = [&](int64_t splits) { return ceil_div(blocks * splits, multiprocessors); };
   int64_t best = 1;
   for (int64_t splits = 2; splits <= most; ++splits) {
-    if (busiest(splits) <= busiest(best)) {
+    if (of_busiest(splits) * best <= of_busiest(best) * splits) {
       best = splits;
     }
   }
@@ -194,7 +194,7 @@ inline TilePlan plan_conv_wgrad(const ConvWgradParams& p) {
   int64_t chunks = ceil_div(int64_t{s.N} * s.P * s.Q, row_bytes(plan) / element_bytes(p.problem.dtype));
   int64_t wanted = ceil_div(2 * p.problem.device.multiprocessors, plan.blocks(s.groups));
   int64_t most = std::min(wanted, chunks * row_bytes(plan) / kMinSplitBytes);
-  int64_t splits = choose_splits(plan.blocks(s.groups), chunks, most, p.problem.device.multiprocessors);
+  int64_t splits = choose_splits(plan.blocks(s.groups), most, p.problem.device.multiprocessors);
   plan.split_chunks = std::max<int64_t>(ceil_div(chunks, splits), 1);
   plan.splits = std::max<int64_t>(ceil_div(chunks, plan.split_chunks), 1);
   return plan;

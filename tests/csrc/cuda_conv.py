@@ -208,6 +208,10 @@ class CudaConvolutions:
         pairs = [(c_int * 2)(*pair) for pair in (stride, padding, dilation)]
         return Problem(DTYPES[x.dtype], self.allow_tf32, Shape(N, C, H, W, K, R, S, P, Q, *pairs, groups), self.device)
 
+    def wgrad_plan(self, x, weight, stride, padding, dilation, groups):
+        """For a plain gradient and input."""
+        return self.library.wgrad_plan(byref(Wgrad(self._problem(x, weight, stride, padding, dilation, groups))))
+
     def _run(self, name, params):
         workspace = self._output((getattr(self.library, f"{name}_workspace")(byref(params)) // 4,), torch.float32)
         error = getattr(self.library, name)(byref(params), workspace.data_ptr())
