@@ -1,6 +1,6 @@
-// The operands of tiles with long chunks (LongChunks, of warpgroups). What a chunk reads of pixels and filters is of one tap,
-// that is, of its next 64 channels: has_long_chunks sees to it. So all threads are at the same tap; which pixels it
-// meets is found out once for each tap, and a thread's addresses move by one sum for each chunk.
+// The operands of tiles with LongChunks, of warpgroups. A chunk along taps and channels is of one tap, its next 64
+// channels: has_long_chunks sees to it. So all threads are at the same tap; which pixels it meets is found out once for
+// each tap, and a thread's addresses move by one sum for each chunk.
 #pragma once
 
 #include "arch/cp_async.cuh"
