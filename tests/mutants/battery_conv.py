@@ -54,10 +54,10 @@ WGMMA = (
     ConvProblem("wgmma_narrow", 3, 40, 9, 8, 72, 1, 1),  # dgrad and wgrad 128x64
 )
 LONG_CHUNKS = (
-    ConvProblem("long", 1, 128, 7, 9, 192, 3, 3, (1, 1), (1, 1)),
-    ConvProblem("long_strided", 3, 64, 9, 11, 64, 3, 3, (2, 2), (1, 1)),
-    ConvProblem("long_groups", 1, 256, 5, 6, 256, 3, 2, (1, 1), (1, 0), (1, 1), 2),
-    ConvProblem("long_dgrad", 1, 72, 7, 9, 128, 2, 3, (1, 1), (1, 1)),  # of ragged channels
+    ConvProblem("chunks", 1, 128, 7, 9, 192, 3, 3, (1, 1), (1, 1)),
+    ConvProblem("chunks_strided", 3, 64, 9, 11, 64, 3, 3, (2, 2), (1, 1)),
+    ConvProblem("chunks_groups", 1, 256, 5, 6, 256, 3, 2, (1, 1), (1, 0), (1, 1), 2),
+    ConvProblem("chunks_dgrad", 1, 72, 7, 9, 128, 2, 3, (1, 1), (1, 1)),  # of ragged channels
 )
 LONGER_CHUNKS = [ConvProblem(f"longer_{C}", 1, C, 8, 16, 128, 1, 1) for C in (128, 256)]
 LONG_CHUNKS_MODES = ("fprop_prologue", "fprop_residual_affine", "backward_reduce_linear")
