@@ -6,21 +6,27 @@
 
 namespace resnet_fused::cuda {
 
+template <typename Pass, typename Math, typename TileShape>
+auto sm90_kernel_of_chunks(bool long_chunks) {
+  return long_chunks ? Pass::template kernel<Math, LongChunks<TileShape>, true>()
+                     : Pass::template kernel<Math, TileShape, true>();
+}
+
 template <typename Pass, typename Math>
-auto sm90_kernel_of_tile(TileChoice tile) {
+auto sm90_kernel_of_plan(const TilePlan& plan) {
   if constexpr (Pass::kHasFewRows) {
-    if (tile == TileChoice::k64x128) {
-      return Pass::template kernel<Math, Tile64x128, true>();
+    if (plan.tile == TileChoice::k64x128) {
+      return sm90_kernel_of_chunks<Pass, Math, Tile64x128>(plan.long_chunks);
     }
   }
-  return tile == TileChoice::k128x128 ? Pass::template kernel<Math, Tile128x128, true>()
-                                      : Pass::template kernel<Math, Tile128x64, true>();
+  return plan.tile == TileChoice::k128x128 ? sm90_kernel_of_chunks<Pass, Math, Tile128x128>(plan.long_chunks)
+                                           : sm90_kernel_of_chunks<Pass, Math, Tile128x64>(plan.long_chunks);
 }
 
 template <typename Pass>
-auto choose_sm90_kernel(DType dtype, TileChoice tile) {
-  return dtype == DType::kFloat16 ? sm90_kernel_of_tile<Pass, MathHalfSm90>(tile)
-                                  : sm90_kernel_of_tile<Pass, MathBFloat16Sm90>(tile);
+auto choose_sm90_kernel(DType dtype, const TilePlan& plan) {
+  return dtype == DType::kFloat16 ? sm90_kernel_of_plan<Pass, MathHalfSm90>(plan)
+                                  : sm90_kernel_of_plan<Pass, MathBFloat16Sm90>(plan);
 }
 
 }  // namespace resnet_fused::cuda

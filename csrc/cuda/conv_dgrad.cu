@@ -30,7 +30,7 @@ void launch_conv_dgrad(const ConvDgradParams& params, void* workspace, cudaStrea
       class_filter_steps(shape, tap_step),
       shape.stride[0] * shape.stride[1] == 1};
   ConvDgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
-                               ? conv_dgrad_sm90_kernel(params.problem.dtype, plan.tile)
+                               ? conv_dgrad_sm90_kernel(params.problem.dtype, plan)
                                : choose_kernel<Dgrad>(params.problem, plan);
   launch(kernel, "conv_dgrad", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (params.sums) {

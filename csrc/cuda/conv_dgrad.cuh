@@ -2,9 +2,8 @@
 // are equal modulo the stride are reached by the same taps of the filter, and by no others.
 #pragma once
 
+#include "conv_chunks.cuh"
 #include "conv_epilogue.cuh"
-#include "conv_filters.cuh"
-#include "conv_gather.cuh"
 #include "conv_mainloop.cuh"
 
 namespace resnet_fused::cuda {
@@ -138,8 +137,9 @@ template <typename Math, typename TileShape, bool VECTOR>
 __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
     conv_dgrad_kernel(const __grid_constant__ ConvDgradKernelParams p) {
   using T = typename Math::Element;
-  using Pixels = PixelGather<T, TileShape, DrawSource<T>, VECTOR>;
-  using Filters = FilterTaps<T, TileShape, VECTOR>;
+  using Pixels = PixelsOfTile<T, TileShape, DrawOfTile<T, TileShape>, VECTOR>;
+  using Filters = FilterTapsOfTile<T, TileShape, VECTOR>;
+  constexpr int kChunk = kTileK<T, TileShape>;
   const ConvShape& shape = p.conv.problem.shape;
   BlockTile block = block_tile(p.plan, blockIdx.x);
   int class_tiles = p.plan.row_tiles / (shape.stride[0] * shape.stride[1]), index = block.row_tile / class_tiles;
@@ -152,11 +152,11 @@ __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
   int64_t first_tap = (filter * shape.R + pixel_class.r.first) * shape.S + pixel_class.s.first;
 
   Product<Math, TileShape, typename Pixels::Layout, typename Filters::Layout> product;
-  Pixels pixels(DrawSource<T>(p.conv.draw, shape.K), pixel_class.window_of(p.window),
+  Pixels pixels(DrawOfTile<T, TileShape>(p.conv.draw, shape.K), pixel_class.window_of(p.window),
                 pixel_class.steps_of(p.pixel_steps), shape.N, block.group, first_pixel);
   Filters filters(static_cast<const T*>(p.conv.w) + first_tap * group_channels + first_channel,
                   group_channels - first_channel, pixel_class.steps_of(p.filter_steps));
-  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan);
+  multiply_chunks(product, pixels, filters, (length + kChunk - 1) / kChunk, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =
@@ -175,6 +175,6 @@ struct Dgrad {
 
 // Of conv_dgrad_sm90.cu.
 using ConvDgradKernel = void (*)(ConvDgradKernelParams);
-ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, TileChoice tile);
+ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, const TilePlan& plan);
 
 }  // namespace resnet_fused::cuda

@@ -3,8 +3,8 @@
 
 namespace resnet_fused::cuda {
 
-ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, TileChoice tile) {
-  return choose_sm90_kernel<Dgrad>(dtype, tile);
+ConvDgradKernel conv_dgrad_sm90_kernel(DType dtype, const TilePlan& plan) {
+  return choose_sm90_kernel<Dgrad>(dtype, plan);
 }
 
 }  // namespace resnet_fused::cuda

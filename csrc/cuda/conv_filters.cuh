@@ -11,7 +11,7 @@ namespace resnet_fused::cuda {
 // fprop: [kTileN][kTileK], a row for each filter, whose taps and channels lie in memory in the order of the reduction.
 template <typename T, typename TileShape, bool VECTOR>
 struct FilterRows {
-  using Layout = ReductionInner<T, TileShape::kTileN>;
+  using Layout = ReductionInner<T, TileShape::kTileN, kTileK<T, TileShape>>;
   using Own = OwnPieces<Layout>;
 
   const T* filters;  // of the tile
@@ -40,7 +40,7 @@ struct FilterRows {
         write_piece<T>(shared_memory + tiles + Own::offset() + i * Own::kOffsetStep, v);
       }
     }
-    next += kTileK<T>;
+    next += Layout::kTileK;
   }
 
   __device__ __forceinline__ void skip() {}
@@ -51,7 +51,7 @@ struct FilterRows {
 // that reach the pixels of the tile, its channels being filters.
 template <typename T, typename TileShape, bool VECTOR>
 struct FilterTaps {
-  using Layout = ReductionOuter<T, TileShape::kTileN>;
+  using Layout = ReductionOuter<T, TileShape::kTileN, kTileK<T, TileShape>>;
   using Own = OwnPieces<Layout>;
 
   const T* filters;  // at the first tap and the tile's first channel

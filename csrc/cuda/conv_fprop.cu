@@ -20,7 +20,7 @@ void launch_conv_fprop(const ConvFpropParams& params, void* workspace, cudaStrea
                                       window,
                                       window_steps(window, shape.groups)};
   ConvFpropKernel kernel = multiplies_by_wgmma(params.problem, plan)
-                               ? conv_fprop_sm90_kernel(params.problem.dtype, plan.tile)
+                               ? conv_fprop_sm90_kernel(params.problem.dtype, plan)
                                : choose_kernel<Fprop>(params.problem, plan);
   launch(kernel, "conv_fprop", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (params.stats) {

@@ -1,9 +1,8 @@
 // y = conv([relu] z(x), w) as the product [pixels][R S C] x [R S C][K], with the epilogue of what is asked for.
 #pragma once
 
+#include "conv_chunks.cuh"
 #include "conv_epilogue.cuh"
-#include "conv_filters.cuh"
-#include "conv_gather.cuh"
 #include "conv_mainloop.cuh"
 #include "conv_merge.h"
 
@@ -115,8 +114,9 @@ template <typename Math, typename TileShape, bool VECTOR>
 __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
     conv_fprop_kernel(const __grid_constant__ ConvFpropKernelParams p) {
   using T = typename Math::Element;
-  using Pixels = PixelGather<T, TileShape, ActivationSource<T>, VECTOR>;
-  using Filters = FilterRows<T, TileShape, VECTOR>;
+  using Pixels = PixelsOfTile<T, TileShape, ActivationSource<T>, VECTOR>;
+  using Filters = FilterRowsOfTile<T, TileShape, VECTOR>;
+  constexpr int kChunk = kTileK<T, TileShape>;
   const ConvShape& shape = p.conv.problem.shape;
   BlockTile block = block_tile(p.plan, blockIdx.x);
   int first_pixel = block.row_tile * TileShape::kTileM, first_filter = block.column_tile * TileShape::kTileN;
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kTileThreads, TileShape::kMinBlocks)
   Product<Math, TileShape, typename Pixels::Layout, typename Filters::Layout> product;
   Pixels pixels(ActivationSource<T>(p.conv.input, shape.C), p.window, p.steps, shape.N, block.group, first_pixel);
   Filters filters(static_cast<const T*>(p.conv.w) + filter * length, group_filters - first_filter, length);
-  multiply_chunks(product, pixels, filters, (length + kTileK<T> - 1) / kTileK<T>, p.plan);
+  multiply_chunks(product, pixels, filters, (length + kChunk - 1) / kChunk, p.plan);
 
   StagedTile<T, TileShape> tile(shared_memory, product);
   OutputColumns columns =
@@ -151,6 +151,6 @@ struct Fprop {
 
 // Of conv_fprop_sm90.cu.
 using ConvFpropKernel = void (*)(ConvFpropKernelParams);
-ConvFpropKernel conv_fprop_sm90_kernel(DType dtype, TileChoice tile);
+ConvFpropKernel conv_fprop_sm90_kernel(DType dtype, const TilePlan& plan);
 
 }  // namespace resnet_fused::cuda

@@ -3,8 +3,8 @@
 
 namespace resnet_fused::cuda {
 
-ConvFpropKernel conv_fprop_sm90_kernel(DType dtype, TileChoice tile) {
-  return choose_sm90_kernel<Fprop>(dtype, tile);
+ConvFpropKernel conv_fprop_sm90_kernel(DType dtype, const TilePlan& plan) {
+  return choose_sm90_kernel<Fprop>(dtype, plan);
 }
 
 }  // namespace resnet_fused::cuda

@@ -4,9 +4,9 @@
 //     skip(): stands for a load of nothing, behind the last chunk,
 //     form(tiles, lag): applies the prologue to this thread's own pieces of the chunk that was loaded `lag` loads ago.
 // A thread forms only what it copied itself, so that nothing has to be waited for between copy and prologue but its own
-// copies, and each element is formed once, however many warps read it. The product of a chunk may run beside the
-// forming of the next: multiply() starts it, finish() waits for it; publish() stands behind what a thread wrote to
-// shared memory, before the barrier.
+// copies, and each element is formed once, however many warps read it. The product of a chunk may run in the background,
+// beside the copying and forming of others: multiply() starts it, finish() waits for it; publish() stands behind what a
+// thread wrote to shared memory, before the barrier.
 #pragma once
 
 #include "arch/cp_async.cuh"
@@ -49,9 +49,14 @@ __device__ __forceinline__ void multiply_chunks(ProductType& product, OperandA& 
     stages == 3 ? cp_async_wait<0>() : cp_async_wait<1>();  // the copies of the next chunk are there
     product.publish();
     __syncthreads();  // the current chunk is formed, and nobody reads the previous one any more, whose stage comes next
+    if constexpr (ProductType::kInBackground) {
+      product.multiply(current, current + a_bytes);
+    }
     load(chunk + stages - 1, loading);
     loading = after(loading);
-    product.multiply(current, current + a_bytes);
+    if constexpr (!ProductType::kInBackground) {
+      product.multiply(current, current + a_bytes);
+    }
     current = after(current);
     form(chunk + 1, current);
     product.finish();

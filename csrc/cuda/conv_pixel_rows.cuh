@@ -1,4 +1,4 @@
-// Both operands of wgrad, [kTileK][extent]: a row for each output pixel, of neighbouring columns. A column is a channel
+// Both operands of wgrad, [TILE_K][EXTENT]: a row for each output pixel, of neighbouring columns. A column is a channel
 // of the input seen through a tap, in the order (r, s, c) of the weights; or, through a window of one tap, of draw.
 #pragma once
 
@@ -31,9 +31,9 @@ struct PixelCursor {
   }
 };
 
-template <typename T, int EXTENT, typename Source, bool VECTOR>
+template <typename T, int EXTENT, int TILE_K, typename Source, bool VECTOR>
 struct PixelRows {
-  using Layout = ReductionOuter<T, EXTENT>;
+  using Layout = ReductionOuter<T, EXTENT, TILE_K>;
   using Own = OwnPieces<Layout>;
 
   OwnCopies<Source, Layout> copies;

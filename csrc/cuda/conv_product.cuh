@@ -67,6 +67,7 @@ constexpr int kDrawMinBlocks =
 template <typename Math, typename TileShape, typename LayoutA, typename LayoutB>
 struct Product {
   using T = typename Math::Element;
+  static constexpr bool kInBackground = false;
   static constexpr int kMmaM = TileShape::kWarpM / 16, kMmaN = TileShape::kWarpN / 8;
 
   float c[kMmaM][kMmaN][4];
@@ -88,7 +89,7 @@ struct Product {
   __device__ __forceinline__ void multiply(int a_tile, int b_tile) {
     const char *tile_a = shared_memory + a_tile, *tile_b = shared_memory + b_tile;
 #pragma unroll
-    for (int k_piece = 0; k_piece < kChunkPieces; k_piece += 2) {
+    for (int k_piece = 0; k_piece < TileShape::kRowBytes / kPieceBytes; k_piece += 2) {
       uint32_t a[kMmaM][4], b[kMmaN][2];
 #pragma unroll
       for (int i = 0; i < kMmaM; ++i) {

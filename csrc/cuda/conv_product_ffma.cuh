@@ -11,6 +11,7 @@ struct MathFfma {
 
 template <typename TileShape, typename LayoutA, typename LayoutB>
 struct Product<MathFfma, TileShape, LayoutA, LayoutB> {
+  static constexpr bool kInBackground = false;
   static constexpr int kRowStep = 16, kColumnStep = kTileThreads / kRowStep;
   static constexpr int kRows = TileShape::kTileM / kRowStep, kColumns = TileShape::kTileN / kColumnStep;
 
@@ -30,7 +31,7 @@ struct Product<MathFfma, TileShape, LayoutA, LayoutB> {
   __device__ __forceinline__ void multiply(int a_tile, int b_tile) {
     const char *tile_a = shared_memory + a_tile, *tile_b = shared_memory + b_tile;
 #pragma unroll 1
-    for (int k_piece = 0; k_piece < kChunkPieces; ++k_piece) {
+    for (int k_piece = 0; k_piece < TileShape::kRowBytes / kPieceBytes; ++k_piece) {
       float b[kColumns][4];
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {

@@ -40,7 +40,7 @@ constexpr int kDrawMinBlocks<MathBFloat16Sm90, TileShape> = TileShape::kMinBlock
 template <typename Layout>
 __device__ __forceinline__ uint32_t operand_offset(int first) {
   if constexpr (Layout::kInner) {
-    return first * kRowBytes;
+    return first * Layout::kRowPitch;
   } else {
     return first / 64 * Layout::kBlockBytes;
   }
@@ -49,7 +49,7 @@ __device__ __forceinline__ uint32_t operand_offset(int first) {
 template <typename Layout>
 __device__ __forceinline__ uint64_t operand_descriptor(uint32_t shared) {
   if constexpr (Layout::kInner) {
-    return descriptor_k_major_64(shared);
+    return Layout::kRowPitch == 64 ? descriptor_k_major_64(shared) : descriptor_k_major_128(shared);
   } else {
     return descriptor_mn_major_128(shared, Layout::kBlockBytes);
   }
@@ -59,11 +59,15 @@ __device__ __forceinline__ uint64_t operand_descriptor(uint32_t shared) {
 template <typename Layout>
 constexpr int kStepBytes = Layout::kInner ? 32 : 16 * Layout::kRowPitch;
 
-// Of memory that begins `bytes` later. The address is the lowest part of a descriptor, with room above it for any sum.
-__device__ __forceinline__ uint64_t later(uint64_t descriptor, int bytes) { return descriptor + (bytes >> 4); }
+// Of memory that begins 16 * `by` bytes later. The address is the lowest part of a descriptor, with room above it for
+// any sum: of its lower half.
+__device__ __forceinline__ uint64_t later(uint64_t descriptor, uint32_t by) {
+  return descriptor >> 32 << 32 | (static_cast<uint32_t>(descriptor) + by);
+}
 
 template <typename Math, typename TileShape, typename LayoutA, typename LayoutB>
 struct WarpgroupProduct {
+  static constexpr bool kInBackground = true;
   static constexpr int kGroupsM = TileShape::kTileM / 64, kGroupN = TileShape::kTileN / (kTileWarps / 4 / kGroupsM);
 
   float c[kGroupN / 2];
@@ -85,13 +89,14 @@ struct WarpgroupProduct {
 
   __device__ __forceinline__ void publish() const { fence_shared_for_async(); }
 
-  __device__ __forceinline__ void multiply(int tile_a, int tile_b) {
+  __device__ __forceinline__ void multiply(uint32_t tile_a, uint32_t tile_b) {
     hold_accumulators(c);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kRowBytes / 32; ++k) {
-      Math::template mma<!LayoutA::kInner, !LayoutB::kInner>(c, later(a_descriptor, tile_a + k * kStepBytes<LayoutA>),
-                                                             later(b_descriptor, tile_b + k * kStepBytes<LayoutB>));
+    for (int k = 0; k < TileShape::kRowBytes / 32; ++k) {
+      Math::template mma<!LayoutA::kInner, !LayoutB::kInner>(
+          c, later(a_descriptor, tile_a / 16 + k * kStepBytes<LayoutA> / 16),
+          later(b_descriptor, tile_b / 16 + k * kStepBytes<LayoutB> / 16));
     }
     wgmma_commit();
   }

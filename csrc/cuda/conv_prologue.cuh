@@ -4,13 +4,16 @@
 //     Constants(source, channel): what the operand's values at 4 channels depend on,
 //     form(quarter, tile_bytes, constants): turns those 4 channels of a copied piece into the operand's, in place; the
 //         pieces of the other tensors are `tile_bytes` apart,
+//     form_where(there, quarter, constants): the same, of a source of one tensor; if not there, nothing,
 //     element(offset, channel): one element of the operand, straight from memory.
 // Channels count within the tensor, over all groups.
 #pragma once
 
+#include <type_traits>
+
 #include "arch/relu.cuh"
-#include "conv.h"
 #include "conv_element.cuh"
+#include "heuristics.h"
 
 namespace resnet_fused::cuda {
 
@@ -52,6 +55,10 @@ struct ActivationSource {
   };
 
   __device__ __forceinline__ void form(char* quarter, int, const Constants& at) const {
+    form_where(true, quarter, at);
+  }
+
+  __device__ __forceinline__ void form_where(bool there, char* quarter, const Constants& at) const {
     float v[4];
     read_four<T>(v, quarter);
 #pragma unroll
@@ -59,7 +66,9 @@ struct ActivationSource {
       float z = affine_of(v[e] - at.mean[e], at.scale[e], at.shift[e]);
       v[e] = relu ? relu_of(z) : z;
     }
-    write_four<T>(quarter, v);
+    if (there) {
+      write_four<T>(quarter, v);
+    }
   }
 
   __device__ __forceinline__ T element(int64_t offset, int channel) const {
@@ -71,6 +80,26 @@ struct ActivationSource {
     float z = affine_of(to_acc(value) - __ldg(a), __ldg(a + channels), __ldg(a + 2 * channels));
     return from_acc<T>(relu ? relu_of(z) : z);
   }
+};
+
+// A draw that is in memory as it is.
+template <typename T>
+struct PlainDrawSource {
+  static constexpr int kMaxTensors = 1;
+
+  const T* grad;
+
+  __device__ __forceinline__ PlainDrawSource(const DrawTensor& t, int) : grad(static_cast<const T*>(t.grad)) {}
+
+  __device__ __forceinline__ static constexpr int tensors() { return 1; }
+  __device__ __forceinline__ const T* tensor(int) const { return grad; }
+  __device__ __forceinline__ static constexpr bool forms() { return false; }
+
+  struct Constants {
+    __device__ __forceinline__ Constants(const PlainDrawSource&, int) {}
+  };
+
+  __device__ __forceinline__ void form_where(bool, char*, const Constants&) const {}
 };
 
 template <typename T>
@@ -153,5 +182,10 @@ struct DrawSource {
     return scale * fmaf(-slope_of_g, centred, g - mean_of_g);
   }
 };
+
+// Long chunks have room for one tensor of an operand: see has_long_chunks.
+template <typename T, typename TileShape>
+using DrawOfTile =
+    std::conditional_t<TileShape::kRowBytes == kLongRowBytes, PlainDrawSource<T>, DrawSource<T>>;
 
 }  // namespace resnet_fused::cuda

@@ -15,6 +15,7 @@ namespace resnet_fused::cuda {
 template <int TILE_M, int TILE_N, int WARPS_M, int MIN_BLOCKS>
 struct Tile {
   static constexpr int kTileM = TILE_M, kTileN = TILE_N, kMinBlocks = MIN_BLOCKS;
+  static constexpr int kRowBytes = cuda::kRowBytes;
   static constexpr int kWarpsM = WARPS_M, kWarpM = TILE_M / WARPS_M, kWarpN = TILE_N / (kTileWarps / WARPS_M);
 };
 using Tile128x128 = Tile<128, 128, 2, 2>;
@@ -22,31 +23,38 @@ using Tile128x64 = Tile<128, 64, 4, 2>;
 using Tile64x128 = Tile<64, 128, 1, 2>;
 using Tile64x64 = Tile<64, 64, 2, 2>;
 
+// With chunks that are twice as long.
+template <typename TileShape>
+struct LongChunks : TileShape {
+  static constexpr int kRowBytes = kLongRowBytes;
+};
+
 extern __shared__ __align__(1024) char shared_memory[];  // the swizzle of wgmma repeats after as much
 
-constexpr int kChunkPieces = 4;
-template <typename T>
-constexpr int kTileK = kChunkPieces * kPiece<T>;
+template <typename T, typename TileShape>
+constexpr int kTileK = TileShape::kRowBytes / kPieceBytes * kPiece<T>;
 
-// [EXTENT][kTileK]: the reduction is innermost, as in pixels of fprop and dgrad.
-template <typename T, int EXTENT>
+// [EXTENT][TILE_K]: the reduction is innermost, as in pixels of fprop and dgrad.
+template <typename T, int EXTENT, int TILE_K>
 struct ReductionInner {
   static constexpr bool kInner = true;
   using Element = T;
-  static constexpr int kRows = EXTENT, kRowPieces = kChunkPieces, kRowPitch = kRowBytes;
-  static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
+  static constexpr int kTileK = TILE_K;
+  static constexpr int kRows = EXTENT, kRowPieces = TILE_K / kPiece<T>, kRowPitch = kRowPieces * kPieceBytes;
+  static constexpr int kBytes = kRows * kRowPitch;
 
   static __device__ __forceinline__ int offset(int row, int piece) {  // bytes
-    return (row * kRowPieces + (piece ^ (row / 2 % kRowPieces))) * kPieceBytes;
+    return (row * kRowPieces + (piece ^ (row * kRowPieces / 8 % kRowPieces))) * kPieceBytes;
   }
 };
 
-// [kTileK][EXTENT]: the reduction is outermost, as in both operands of wgrad.
-template <typename T, int EXTENT>
+// [TILE_K][EXTENT]: the reduction is outermost, as in both operands of wgrad.
+template <typename T, int EXTENT, int TILE_K>
 struct ReductionOuter {
   static constexpr bool kInner = false;
   using Element = T;
-  static constexpr int kRows = kTileK<T>, kRowPieces = EXTENT / kPiece<T>;
+  static constexpr int kTileK = TILE_K;
+  static constexpr int kRows = TILE_K, kRowPieces = EXTENT / kPiece<T>;
   static constexpr int kRowPitch = sizeof(T) == 4 ? kRowPieces * kPieceBytes : 128;
   static constexpr int kBytes = kRows * kRowPieces * kPieceBytes;
 

@@ -24,7 +24,7 @@ void launch_conv_wgrad(const ConvWgradParams& params, void* workspace, cudaStrea
                                       whole_pieces(shape.C, params.problem) && aligned(params.dw), pixel_window(shape),
                                       output_window(shape), output_window(shape).linear()};
   ConvWgradKernel kernel = multiplies_by_wgmma(params.problem, plan)
-                               ? conv_wgrad_sm90_kernel(params.problem.dtype, plan.tile)
+                               ? conv_wgrad_sm90_kernel(params.problem.dtype, plan)
                                : choose_kernel<Wgrad>(params.problem, plan);
   launch(kernel, "conv_wgrad", plan.blocks(shape.groups), kTileThreads, plan.shared_bytes, stream, kernel_params);
   if (partials) {

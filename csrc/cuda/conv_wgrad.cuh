@@ -2,9 +2,9 @@
 // over blocks.
 #pragma once
 
+#include "conv_chunks.cuh"
 #include "conv_epilogue.cuh"
 #include "conv_mainloop.cuh"
-#include "conv_pixel_rows.cuh"
 
 namespace resnet_fused::cuda {
 
@@ -47,18 +47,20 @@ template <typename Math, typename TileShape, bool VECTOR>
 __global__ void __launch_bounds__(kTileThreads, kDrawMinBlocks<Math, TileShape>)
     conv_wgrad_kernel(const __grid_constant__ ConvWgradKernelParams p) {
   using T = typename Math::Element;
-  using Draw = PixelRows<T, TileShape::kTileM, DrawSource<T>, VECTOR>;
-  using Input = PixelRows<T, TileShape::kTileN, ActivationSource<T>, VECTOR>;
+  constexpr int kChunk = kTileK<T, TileShape>;
+  using Draw = PixelRowsOfTile<T, TileShape, TileShape::kTileM, DrawOfTile<T, TileShape>, VECTOR>;
+  using Input = PixelRowsOfTile<T, TileShape, TileShape::kTileN, ActivationSource<T>, VECTOR>;
   const ConvShape& shape = p.conv.problem.shape;
   BlockTile block = block_tile(p.plan, blockIdx.x);
   int split = block.group / shape.groups, group = block.group - split * shape.groups;
   int first_filter = block.row_tile * TileShape::kTileM, first_column = block.column_tile * TileShape::kTileN;
   int group_filters = shape.K / shape.groups, row_elements = shape.R * shape.S * (shape.C / shape.groups);
-  int pixels = shape.N * shape.P * shape.Q, first = split * p.plan.split_chunks * kTileK<T>;
-  int end = pixels - first < p.plan.split_chunks * kTileK<T> ? pixels : first + p.plan.split_chunks * kTileK<T>;
+  int pixels = shape.N * shape.P * shape.Q, first = split * p.plan.split_chunks * kChunk;
+  int end = pixels - first < p.plan.split_chunks * kChunk ? pixels : first + p.plan.split_chunks * kChunk;
 
   Product<Math, TileShape, typename Draw::Layout, typename Input::Layout> product;
-  Draw draw(DrawSource<T>(p.conv.draw, shape.K), p.draw_window, true, shape.groups, group, first, end, first_filter);
+  Draw draw(DrawOfTile<T, TileShape>(p.conv.draw, shape.K), p.draw_window, true, shape.groups, group, first, end,
+            first_filter);
   Input input(ActivationSource<T>(p.conv.input, shape.C), p.input_window, p.input_linear, shape.groups, group, first,
               end, first_column);
   multiply_chunks(product, draw, input, p.plan.split_chunks, p.plan);
@@ -81,6 +83,6 @@ struct Wgrad {
 
 // Of conv_wgrad_sm90.cu.
 using ConvWgradKernel = void (*)(ConvWgradKernelParams);
-ConvWgradKernel conv_wgrad_sm90_kernel(DType dtype, TileChoice tile);
+ConvWgradKernel conv_wgrad_sm90_kernel(DType dtype, const TilePlan& plan);
 
 }  // namespace resnet_fused::cuda

@@ -3,8 +3,8 @@
 
 namespace resnet_fused::cuda {
 
-ConvWgradKernel conv_wgrad_sm90_kernel(DType dtype, TileChoice tile) {
-  return choose_sm90_kernel<Wgrad>(dtype, tile);
+ConvWgradKernel conv_wgrad_sm90_kernel(DType dtype, const TilePlan& plan) {
+  return choose_sm90_kernel<Wgrad>(dtype, plan);
 }
 
 }  // namespace resnet_fused::cuda

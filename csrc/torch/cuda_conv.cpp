@@ -84,7 +84,7 @@ bool CudaDevice::serves(const at::Tensor& x, const at::Tensor& weight, const Con
 std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                           const ConvParams& conv, bool statistics,
                                                           const EpilogueParams& epilogue) {
-  if (given(operand.prologue) && cuda::forms_in_memory(problem_of(operand.x, weight, conv))) {
+  if (given(operand.prologue) && cuda::forms_input_in_memory(problem_of(operand.x, weight, conv))) {
     at::Tensor formed = form_operand(*this, operand);
     return conv_fprop({formed, kNone, false}, weight, conv, statistics, epilogue);
   }
@@ -130,7 +130,7 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
   cuda::ConvProblem problem = problem_of(x, weight, conv);
   const cuda::ConvShape& shape = problem.shape;
   check_grad_size(grad.grad, {shape.N, shape.K, shape.P, shape.Q});
-  if ((grad.relu || given(grad.raw)) && cuda::forms_in_memory(problem)) {
+  if ((grad.relu || given(grad.raw)) && cuda::forms_draw_in_memory(problem, want_dx, want_dw)) {
     at::Tensor formed = form_draw(*this, grad, kLast);
     return conv_backward({formed, kNone, kNone, kNone, kNone, false}, operand, weight, conv, reduce, add, want_dx,
                          want_dw);
@@ -158,7 +158,7 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
   }
   if (want_dw) {
-    if (given(operand.prologue) && cuda::forms_in_memory(problem)) {
+    if (given(operand.prologue) && cuda::forms_input_in_memory(problem)) {
       input = activation_of(kept, {kept.keep(form_operand(*this, operand)), kNone, false});
     }
     dw = at::empty(weight.sizes(), weight.options().memory_format(kLast));

@@ -73,6 +73,7 @@ class Plan(Structure):
     _fields_ = [
         ("tile", c_int),
         ("vector", c_bool),
+        ("long_chunks", c_bool),
         *[(name, c_int) for name in "stages stage_bytes a_bytes shared_bytes row_tiles column_tiles splits split_chunks".split()],
     ]
 
@@ -206,6 +207,10 @@ class CudaConvolutions:
         )
         pairs = [(c_int * 2)(*pair) for pair in (stride, padding, dilation)]
         return Problem(DTYPES[x.dtype], self.allow_tf32, Shape(N, C, H, W, K, R, S, P, Q, *pairs, groups), self.device)
+
+    def wgrad_plan(self, x, weight, stride, padding, dilation, groups):
+        """For a plain gradient and input."""
+        return self.library.wgrad_plan(byref(Wgrad(self._problem(x, weight, stride, padding, dilation, groups))))
 
     def _run(self, name, params):
         workspace = self._output((getattr(self.library, f"{name}_workspace")(byref(params)) // 4,), torch.float32)

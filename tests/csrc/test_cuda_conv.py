@@ -1,6 +1,7 @@
 """The CUDA convolutions' kernels and launchers, run by the emulator, against the reference backend."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -214,19 +215,69 @@ def test_the_longest_filters(cuda_conv_library, mode):
 
 POINTWISE = ConvProblem("pointwise", 2, 72, 9, 8, 136, 1, 1)
 NARROW = ConvProblem("narrow", 3, 136, 9, 8, 40, 1, 1)  # wgrad has few rows
+# Of whole chunks of 64, of chunks that end within a tap, and of several images with pixels that are not read.
+CHUNKS = ConvProblem("chunks", 1, 128, 7, 9, 192, 3, 3, (1, 1), (1, 1))
+HALVES = ConvProblem("halves", 1, 96, 7, 6, 72, 3, 2, (1, 1), (1, 1), (1, 2))
+STEPS = ConvProblem("steps", 3, 64, 9, 11, 128, 1, 1, (2, 2))
+WARPGROUPS = [WIDE, STRIDED, POINTWISE, NARROW, CHUNKS, HALVES, STEPS]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("problem", [WIDE, STRIDED, POINTWISE, NARROW], ids=lambda p: p.id)
-@pytest.mark.parametrize("shared_bytes", [99 << 10, 163 << 10])
+@pytest.mark.parametrize("problem", WARPGROUPS, ids=lambda p: p.id)
+@pytest.mark.parametrize("shared_bytes", [99 << 10, 227 << 10])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_warpgroups(cuda_conv_library, schedule, problem, dtype, shared_bytes):
-    """Products by wgmma, in all tiles that it has, with what is formed on the way."""
+    """Products by wgmma, in all tiles that it has, with what is formed on the way; long chunks if they are of one tap."""
     dtype, tf32 = DTYPES[dtype]
     convolutions = CudaConvolutions(cuda_conv_library, tf32, 1, shared_bytes, wgmma=True)
     cuda_conv_library.set_schedule(schedule, 0)
     with cuda_conv_library.counting() as counts:
-        for mode in ("fprop_prologue", "fprop_residual_affine", "backward_everything"):
+        for mode in ("fprop_prologue", "fprop_residual_affine", "backward_everything", "backward_reduce_linear"):
             check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
-        names = [c["name"] for c in counts().values() if "conv_fprop_kernel" in c["name"]]
-    assert names and all("Sm90" in name for name in names)
+        kernels = [c["name"] for c in counts().values() if re.search("conv_[fdw]", c["name"])]
+    assert all("Sm90" in name for name in kernels)
+    *_, dgrad, wgrad, plain_dgrad, plain_wgrad = convolutions.plans
+    assert convolutions.plans[0].long_chunks == (problem.C % 64 == 0)
+    assert plain_dgrad.long_chunks == (problem.K % 64 == 0)
+    assert plain_wgrad.long_chunks and not dgrad.long_chunks and not wgrad.long_chunks  # three tensors are copied
+    assert {"LongChunks" in name for name in kernels} == {True, False}
+
+
+# Two problems for each pass, of whole tiles, of which the second has twice the reduction in long chunks.
+LONGER_CHUNKS = {
+    "fprop": ("fprop_prologue", [ConvProblem("longer", 1, C, 8, 16, 128, 1, 1) for C in (128, 256)]),
+    "dgrad": ("backward_reduce_linear", [ConvProblem("longer", 1, 128, 8, 16, K, 1, 1) for K in (128, 256)]),
+    "wgrad": ("backward_reduce_linear", [ConvProblem("longer", 1, 128, 8, W, 128, 3, 3, (1, 1), (1, 1))
+                                         for W in (8, 16)]),
+}
+
+
+@pytest.mark.parametrize("which", LONGER_CHUNKS)
+def test_long_chunks_have_no_bank_conflicts(cuda_conv_library, which):
+    """There are as many in a longer main loop: those of the epilogue."""
+    conflicts, (mode, problems) = [], LONGER_CHUNKS[which]
+    for problem in problems:
+        with cuda_conv_library.counting() as counts:
+            case = draw_case(mode, problem, torch.bfloat16, False)
+            case.run(CudaConvolutions(cuda_conv_library, shared_bytes=227 << 10, wgmma=True))
+            (kernel,) = (c for c in counts().values() if f"conv_{which}_kernel" in c["name"])
+        assert "LongChunks" in kernel["name"]
+        conflicts.append(kernel["shared"]["bank_conflicts"])
+    assert conflicts[0] == conflicts[1]
+
+
+@pytest.mark.parametrize(
+    "size, filters, taps, splits",
+    [((256, 14), 256, 3, 7), ((1024, 14), 256, 1, 16), ((512, 7), 512, 3, 2), ((64, 56), 64, 1, 262)],
+)
+def test_splits_fill_the_multiprocessors(cuda_conv_library, size, filters, taps, splits):
+    """Of ResNet-50's layers at batch 128, on an H100: a block too many would take as long as one on each of them."""
+    C, H = size
+    x = torch.empty(128, C, H, H, dtype=torch.bfloat16, device="meta")
+    weight = torch.empty(filters, C, taps, taps, dtype=torch.bfloat16, device="meta")
+    convolutions = CudaConvolutions(cuda_conv_library, multiprocessors=132, shared_bytes=227 << 10, wgmma=True)
+    plan = convolutions.wgrad_plan(x, weight, (1, 1), (taps // 2, taps // 2), (1, 1), 1)
+    tiles, chunks = plan.row_tiles * plan.column_tiles, 128 * H * H // 64
+    assert plan.long_chunks and plan.splits == splits and plan.splits * plan.split_chunks >= chunks
+    busiest = -(-tiles * plan.splits // 132) * plan.split_chunks
+    assert busiest <= 1.4 * tiles * chunks / 132

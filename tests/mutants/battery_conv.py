@@ -53,6 +53,14 @@ WGMMA = (
     ConvProblem("wgmma_strided", 2, 72, 9, 8, 40, 3, 3, (2, 2), (1, 1)),  # 128x64, wgrad 64x128
     ConvProblem("wgmma_narrow", 3, 40, 9, 8, 72, 1, 1),  # dgrad and wgrad 128x64
 )
+LONG_CHUNKS = (
+    ConvProblem("chunks", 1, 128, 7, 9, 192, 3, 3, (1, 1), (1, 1)),
+    ConvProblem("chunks_strided", 3, 64, 9, 11, 64, 3, 3, (2, 2), (1, 1)),
+    ConvProblem("chunks_groups", 1, 256, 5, 6, 256, 3, 2, (1, 1), (1, 0), (1, 1), 2),
+    ConvProblem("chunks_dgrad", 1, 72, 7, 9, 128, 2, 3, (1, 1), (1, 1)),  # of ragged channels
+)
+LONGER_CHUNKS = [ConvProblem(f"longer_{C}", 1, C, 8, 16, 128, 1, 1) for C in (128, 256)]
+LONG_CHUNKS_MODES = ("fprop_prologue", "fprop_residual_affine", "backward_reduce_linear")
 TRANSPOSED = ConvProblem("transposed", 2, 24, 7, 6, 16, 3, 3, (1, 1), (1, 1))
 
 
@@ -239,6 +247,11 @@ def _wgmma(checks):
     yield from (checks.alignment("backward_everything", WGMMA[1], i) for i in range(11))
     for mode, schedule in itertools.product(SCHEDULED, SCHEDULES):
         yield checks.schedule(mode, WGMMA[0], schedule, 1)
+    for problem, mode in itertools.product(LONG_CHUNKS, LONG_CHUNKS_MODES):
+        yield checks.integers(mode, problem)
+    for mode, schedule in itertools.product(LONG_CHUNKS_MODES, SCHEDULES):
+        yield checks.schedule(mode, LONG_CHUNKS[0], schedule, 1)
+    yield checks.bank_conflicts("fprop_prologue", *LONGER_CHUNKS)
 
 
 def cases(emulated, target) -> list[Case]:

@@ -217,11 +217,12 @@ PRODUCT = [
          "wrong swizzle on one side"),
         ("product-store-rows", "reinterpret_cast<float2*>(at + 8 * pitch)", "reinterpret_cast<float2*>(at + 4 * pitch)",
          "the second half of the accumulators in the wrong rows"),
-        ("product-half-of-the-chunk", "k_piece < kChunkPieces; k_piece += 2) {",
-         "k_piece < kChunkPieces - 2; k_piece += 2) {", "half of each chunk is left out"),
+        ("product-half-of-the-chunk", "k_piece < TileShape::kRowBytes / kPieceBytes; k_piece += 2) {",
+         "k_piece < TileShape::kRowBytes / kPieceBytes - 2; k_piece += 2) {", "half of each chunk is left out"),
     ], target=CONV),
     *mutants("conv_tile.cuh", FPROP, [
-        ("tile-unswizzled", "piece ^ (row / 2 % kRowPieces)", "piece", "no swizzle: right, but banks conflict"),
+        ("tile-unswizzled", "piece ^ (row * kRowPieces / 8 % kRowPieces)", "piece",
+         "no swizzle: right, but banks conflict"),
     ], target=CONV),
     *mutants("conv_tile.cuh", WGRAD, [
         ("tile-unswizzled-outer", "(piece % 8 ^ row % 8)", "piece % 8",

@@ -135,8 +135,8 @@ DGRAD_RESULTS = [
 
 WGRAD_RESULTS = [
     *mutants("conv_wgrad.cuh", WGRAD, [
-        ("wgrad-split-first", "first = split * p.plan.split_chunks * kTileK<T>;",
-         "first = split * (p.plan.split_chunks - 1) * kTileK<T>;", "wrong split bounds: pixels are counted twice"),
+        ("wgrad-split-first", "first = split * p.plan.split_chunks * kChunk;",
+         "first = split * (p.plan.split_chunks - 1) * kChunk;", "wrong split bounds: pixels are counted twice"),
         ("wgrad-group", "int64_t filter = static_cast<int64_t>(group) * group_filters",
          "int64_t filter = static_cast<int64_t>(block.group) * group_filters",
          "wrong group offset: splits count as groups"),

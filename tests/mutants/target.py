@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
 # Files that choose a kernel, and where: what is not chosen is not compiled.
 CHOICE = ("conv_choose.cuh", "auto choose_kernel(const ConvProblem& problem, const TilePlan& plan) {\n")
-CHOICE_SM90 = ("conv_choose_sm90.cuh", "auto choose_sm90_kernel(DType dtype, TileChoice tile) {\n")
+CHOICE_SM90 = ("conv_choose_sm90.cuh", "auto choose_sm90_kernel(DType dtype, const TilePlan& plan) {\n")
 NOTHING = '  throw std::runtime_error("not compiled");\n  return nullptr;'
 
 
@@ -93,7 +93,7 @@ class Convolutions(NamedTuple):
     def choose(self, sources: Path) -> None:
         """Its kernels, of those with wgmma or of those without."""
         if self.wgmma:
-            _choose(sources, CHOICE_SM90, f"  return sm90_kernel_of_tile<Pass, Math{self.math}Sm90>(tile);")
+            _choose(sources, CHOICE_SM90, f"  return sm90_kernel_of_plan<Pass, Math{self.math}Sm90>(plan);")
             return
         vector = str(self.vector).lower()
         _choose(sources, CHOICE, f"""\

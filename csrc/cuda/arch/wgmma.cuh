@@ -60,6 +60,12 @@ __device__ __forceinline__ uint64_t descriptor_k_major_64(uint32_t shared) {
   return wgmma_descriptor(shared, 16, 512, 2);  // the leading distance is not used
 }
 
+// [rows][128 bytes along the reduction]: the same, of piece p at p ^ (r % 8), in memory that starts at a multiple of
+// 1024.
+__device__ __forceinline__ uint64_t descriptor_k_major_128(uint32_t shared) {
+  return wgmma_descriptor(shared, 16, 1024, 1);
+}
+
 // [steps of the reduction][64 elements of 16 bits], 128 bytes a row: piece p of row r lies at p ^ (r % 8). The next 64
 // columns are `column_block_bytes` further. The memory starts at a multiple of 1024; the next 16 steps are 2048
 // further.
