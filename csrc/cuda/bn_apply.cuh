@@ -18,7 +18,7 @@ struct BnApplyParams {
 template <typename T, int N, bool kChannelsLast>
 struct ApplyBody {
   using A = Acc<T>;
-  static constexpr int kLoads = 4;
+  static constexpr int kLoads = kChannelsLast && N == 8 ? 3 : 4;  // beside the constants of 8 channels 4 would spill
   static constexpr int kCount = kChannels<N, kChannelsLast>;
   const T *x, *residual;
   T* y;
