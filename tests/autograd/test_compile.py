@@ -132,7 +132,7 @@ def test_triton_s_operators_are_nodes(triton):
         compiled(make_input().requires_grad_()).sum().backward()
     operators = [str(target) for target in seen if "resnet_fused" in str(target)]
     expected = ["conv_fprop", "bn_finalize", "bn_backward_finalize", "conv_backward"] * 2  # for each convolution
-    expected += ["bn_apply", "bn_backward_mask_reduce"]  # for the sum
+    expected += ["bn_apply_mask", "bn_backward_mask_reduce"]  # for the sum
     assert sorted(operators) == sorted(f"resnet_fused_triton.{name}.default" for name in expected)
 
 

@@ -104,9 +104,9 @@ class _Operators:
         operator = getattr(operators, name)
 
         @functools.wraps(operator)
-        def emulated(*arguments):
+        def emulated(*arguments, **named):
             with launch.replaced(self.emulator.run), _tf32(self.tf32):
-                return operator(*arguments)
+                return operator(*arguments, **named)
 
         return emulated
 
