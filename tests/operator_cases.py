@@ -138,15 +138,11 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
     i, j = rows + index // 3, columns + index % 3
     outside = (i < 0) | (i >= p.H) | (j < 0) | (j >= p.W)
     index = index.masked_fill(outside, 255).to(torch.uint8).contiguous(memory_format=memory_format)
-    out = tensor(p.N, p.K, P, Q).relu_()
+    x, weight = settled(affine_x, p.N, p.C, p.H, p.W), tensor(p.K, p.C // p.groups, p.R, p.S)
+    grad, out = tensor(p.N, p.K, P, Q) * gradient, tensor(p.N, p.K, P, Q).relu_()
     raw = settled(affine, p.N, p.K, P, Q)
     return Inputs(
-        problem,
-        x=settled(affine_x, p.N, p.C, p.H, p.W),
-        weight=tensor(p.K, p.C // p.groups, p.R, p.S),
-        grad=tensor(p.N, p.K, P, Q) * gradient,
-        out=out,
-        raw=raw,
+        problem, x=x, weight=weight, grad=grad, out=out, raw=raw,
         raw2=tensor(p.N, p.K, P, Q),
         residual=settled_sum(tensor(p.N, p.K, P, Q), raw, affine, affine2),
         add=tensor(p.N, p.C, p.H, p.W),

@@ -216,7 +216,7 @@ def test_the_longest_filters(cuda_conv_library, mode):
 POINTWISE = ConvProblem("pointwise", 2, 72, 9, 8, 136, 1, 1)
 NARROW = ConvProblem("narrow", 3, 136, 9, 8, 40, 1, 1)  # wgrad has few rows
 # Of whole chunks of 64, of chunks that end within a tap, and of several images with pixels that are not read.
-CHUNKS = ConvProblem("chunks", 1, 128, 7, 9, 192, 3, 3, (1, 1), (1, 1))
+CHUNKS = ConvProblem("chunks", 1, 128, 6, 7, 192, 3, 3, (1, 1), (1, 1))
 HALVES = ConvProblem("halves", 1, 96, 7, 6, 72, 3, 2, (1, 1), (1, 1), (1, 2))
 STEPS = ConvProblem("steps", 3, 64, 9, 11, 128, 1, 1, (2, 2))
 WARPGROUPS = [WIDE, STRIDED, POINTWISE, NARROW, CHUNKS, HALVES, STEPS]
