@@ -190,7 +190,8 @@ void multiply(const WinogradParams& p, const WinogradMemory<Acc<T>>& m, int64_t 
     t.accumulate = first > 0;
     // What no cache nearer than the last holds: of few tiles the weights, else the next tile's operand.
     bool weights_ahead = p.shared && p.transformed && cuts.count <= kFewTiles;
-    int64_t share = weights_ahead ? cut_count(p.weights_stride * sizeof(A) / kLineBytes, now * cuts.count) : kMicroRows * sizeof(A);
+    int64_t share = weights_ahead ? cut_count(p.weights_stride * sizeof(A) / kLineBytes, now * cuts.count)
+                                  : kMicroRows * sizeof(A);
     if (p.shared) {
       t.ahead_lines = weights_ahead ? minimum(share, kMostAhead) : share * kBlock / kLineBytes;
       t.ahead_step = weights_ahead ? t.ahead_lines * kLineBytes : m.tiles.block_stride * sizeof(A);
