@@ -29,6 +29,18 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
+def table(monkeypatch, tmp_path):
+    """An empty tuning cache in place of the process's, and no choices remembered: none is left for other tests."""
+    from resnet_fused import dispatch
+    from resnet_fused.dispatch.tuned import TunedTable
+
+    table = TunedTable(tmp_path / "cache" / "tuned.json")
+    monkeypatch.setattr(dispatch, "_table", table)
+    monkeypatch.setattr(dispatch, "_choices", {})
+    return table
+
+
+@pytest.fixture
 def poison():
     """Deterministic algorithms, and NaN in whatever an operator allocates and does not write."""
     deterministic = torch.are_deterministic_algorithms_enabled()

@@ -272,6 +272,8 @@ MODES = {
         "stem_pool_backward_apply", (i.pool_grad, i.pool_index, i.x.shape, None, None, None), 4
     ),
 }  # fmt: skip
+# The CPU's kernels have no masks.
+CPU_MODES = [mode for mode in MODES if not mode.startswith("apply_mask") and not mode.endswith("bits")]
 
 
 def make_case(mode, problem, dtype, memory_format, integer=False) -> Case:

@@ -35,7 +35,7 @@ struct ApplyParams {
   const void* residual_affine;  // may be null
   void* y;                      // may be x or residual
   bool relu;
-  uint8_t* bits;                // may be null, and is without a residual or where not has_mask(shape)
+  uint8_t* bits;                // may be null, and is without a residual or where not has_mask(shape); CUDA alone
 };
 
 // Where the gradient's ReLU mask is taken from: g is grad where not (out <= 0), or where not (z(x) <= 0), or where the
@@ -56,7 +56,7 @@ struct BackwardReduceParams {
   void* masked;         // may be null; else receives g, with Mask::kOutput or Mask::kBits, which has it always
   Mask mask;
   void* sums;
-  const uint8_t* bits;  // for Mask::kBits
+  const uint8_t* bits;  // for Mask::kBits, which is CUDA's alone
 };
 
 // draw = scale * (g - means[0] - xhat * means[1])

@@ -45,7 +45,7 @@ template <typename Device>
 at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in, bool relu, at::MemoryFormat format,
                   const OptionalTensor& operand, const OptionalTensor& masked) {
   auto dtype = dtype_of(grad.scalar_type(), "bn_backward_reduce");
-  OptionalTensor bits = dense_mask(in.mask, grad, format);
+  OptionalTensor bits = Device::kMasks ? dense_mask(in.mask, grad, format) : std::nullopt;
   Mask mask = bits ? Mask::kBits : mask_of(relu, in.out);
   at::Tensor g = grad.contiguous(format);
   OptionalTensor out = mask == Mask::kOutput ? dense(in.out, format) : std::nullopt;
@@ -148,7 +148,7 @@ std::tuple<at::Tensor, at::Tensor> bn_apply_mask(Device& device, const at::Tenso
                                                  const at::Tensor& residual, const OptionalTensor& residual_affine) {
   check_activation(x);
   auto format = x.suggest_memory_format();
-  at::Tensor y = empty_dense(x, format), mask = empty_mask(x, format);
+  at::Tensor y = empty_dense(x, format), mask = empty_mask(x, format, Device::kMasks);
   bool none = mask.dim() == 1;
   bn_apply_into(device, y, format, x, affine, true, residual, residual_affine,
                 none ? std::nullopt : OptionalTensor(mask));
@@ -166,12 +166,14 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
 
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
-                                                           const at::Tensor& out, const at::Tensor& x,
+                                                           const OptionalTensor& out, const at::Tensor& x,
                                                            const at::Tensor& affine, const OptionalTensor& x2,
                                                            const OptionalTensor& affine2, const OptionalTensor& mask) {
   ReduceInputs in{out, x, affine, x2, affine2, mask};
   check_reduce(grad, in, true);
   auto format = x.suggest_memory_format();
+  TORCH_CHECK(given(out) || (Device::kMasks && dense_mask(mask, grad, format)), "expected out",
+              Device::kMasks ? " or its mask in the order of x" : "", " to be given");
   at::Tensor g = empty_dense(grad, format);
   return {g, reduce(device, grad, in, true, format, std::nullopt, g)};
 }

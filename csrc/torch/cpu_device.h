@@ -13,6 +13,9 @@ namespace resnet_fused {
 
 class CpuDevice {
  public:
+  // A training step of ResNet-50 is no shorter with masks, and keeps 0.5 % more.
+  static constexpr bool kMasks = false;
+
   explicit CpuDevice(const at::Tensor&) {}
 
   void bn_statistics(DType dtype, const StatisticsParams& params) {

@@ -14,6 +14,8 @@ namespace resnet_fused {
 
 class CudaDevice {
  public:
+  static constexpr bool kMasks = true;  // of ReLUs behind sums, as bits
+
   explicit CudaDevice(const at::Tensor& x)
       : device_(x.device()),
         stream_(current_stream(x)),

@@ -38,11 +38,11 @@ inline std::vector<int64_t> mask_sizes(const at::Tensor& x, bool of_channels) {
                      : std::vector<int64_t>{x.size(0), x.size(1), pixels / kMaskBits};
 }
 
-// Uninitialised, for x in the given format; [0] where it has none.
-inline at::Tensor empty_mask(const at::Tensor& x, at::MemoryFormat format) {
+// Uninitialised, for x in the given format; [0] where it has none or none is wanted.
+inline at::Tensor empty_mask(const at::Tensor& x, at::MemoryFormat format, bool wanted) {
   Shape shape = shape_of(x, format);
   auto options = x.options().dtype(at::kByte);
-  if (!has_mask(shape)) {
+  if (!wanted || !has_mask(shape)) {
     return at::empty({0}, options);
   }
   auto order = shape.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;

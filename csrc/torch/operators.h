@@ -42,10 +42,10 @@ at::Tensor bn_backward_reduce(Device& device, const at::Tensor& grad, const Opti
                               const OptionalTensor& x2, const OptionalTensor& affine2);
 
 // g, which is grad where not (out <= 0), and bn_backward_reduce's sums of it. A mask of out in the order of x is read
-// in its place.
+// in its place, so that out need not be given then.
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const at::Tensor& grad,
-                                                           const at::Tensor& out, const at::Tensor& x,
+                                                           const OptionalTensor& out, const at::Tensor& x,
                                                            const at::Tensor& affine, const OptionalTensor& x2,
                                                            const OptionalTensor& affine2, const OptionalTensor& mask);
 

@@ -20,7 +20,7 @@ void define(torch::Library& m) {
       "Tensor? affine2=None) -> Tensor sums",
       tags);
   m.def(
-      "bn_backward_mask_reduce(Tensor grad, Tensor out, Tensor x, Tensor affine, Tensor? x2=None, "
+      "bn_backward_mask_reduce(Tensor grad, Tensor? out, Tensor x, Tensor affine, Tensor? x2=None, "
       "Tensor? affine2=None, Tensor? mask=None) -> (Tensor g, Tensor sums)",
       tags);
   m.def(

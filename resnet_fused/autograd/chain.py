@@ -4,9 +4,9 @@ Training (BN fission; raw_i is convolution i's output, z_i its batch norm):
 
     raw_1 = conv(x), raw_i = conv(relu(z_{i-1}(raw_{i-1}))), out = relu(z_n(raw_n) + shortcut)
 
-saves x, raw_1 … raw_n, the projection's raw, and `out` where it masks a sum, with its mask as bits, which is read
-in its place; never an activated tensor. The shortcut is x, a projection of it, or a tensor that is
-given. A unit whose batch norm is frozen (running statistics) saves its activated output instead: then
+saves x, raw_1 … raw_n, the projection's raw, and where a ReLU follows a sum its mask as bits (`out` itself where they
+would not fill bytes); never an activated tensor. The shortcut is x, a projection of it, or a tensor that is given. A
+unit whose batch norm is frozen (running statistics) saves its activated output instead: then
 
     g_i: masked gradient,  D = wgrad(g_i, a_{i-1}):  dw = scale·D,  dγ = invstd·(⟨w, D⟩ − mean·Σg),  dβ = Σg
 """
@@ -24,6 +24,7 @@ from torch.autograd import forward_ad
 
 from resnet_fused import ops
 from resnet_fused.autograd import eager, synchronize
+from resnet_fused.backends import relu_mask
 
 
 class Conv(NamedTuple):
@@ -146,15 +147,15 @@ def _forward(spec: Chain, x: Tensor, shortcut: Tensor | None, tensors):
         operand = Operand(y, affine, unit.relu) if unit.batch_stats else Operand(y, None, False)
     mask = None
     if spec.units[-1].batch_stats:
-        if _needs_out(spec):
+        if _sum_masks(spec):
             y, mask = kernels.bn_apply_mask(y, affine, residual, residual_affine)
         else:
             y = kernels.bn_apply(y, affine, spec.units[-1].relu, residual, residual_affine)
     return y, mask, (*results, *projection)
 
 
-def _needs_out(spec: Chain) -> bool:
-    """The last ReLU's mask comes from raw_n alone when nothing is added to it."""
+def _sum_masks(spec: Chain) -> bool:
+    """Whether the last ReLU's mask cannot be had from raw_n, because something is added to it or it is not kept."""
     last = spec.units[-1]
     return last.relu and bool(spec.projection or spec.identity or spec.given or not last.batch_stats)
 
@@ -176,9 +177,9 @@ class _ResidualChain(torch.autograd.Function):
         ctx.mark_non_differentiable(*(t for t in (mask, *results) if t is not None))
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
-        out = out if _needs_out(spec) else None
+        out = out if _sum_masks(spec) and (mask is None or mask.dim() == 1) else None
         ctx.save_for_backward(x, out, mask, *parameters, *kept_and_affine)
-        ctx.save_for_forward(x, out, *parameters, *results[1::3])
+        ctx.save_for_forward(x, out, mask, *parameters, *results[1::3])
 
     @staticmethod
     def backward(ctx, dout, *_):
@@ -248,18 +249,22 @@ class _ResidualChainJvp(_ResidualChain):
     @staticmethod
     def jvp(ctx, _, *tangents):
         saved = eager.alive(ctx.saved_tensors)
-        x, out, *saved = saved
+        x, out, mask, *saved = saved
         count = 3 * _count(ctx.spec)
         parameters, affines = saved[:count], saved[count:]
         tangents = (*tangents[:2], *(tangents[i + j] for i in range(2, len(tangents), 5) for j in range(3)))
         primals = (x, None if tangents[1] is None else torch.zeros_like(tangents[1]), *parameters)
-        function = _reference(ctx.spec, affines, out)
+        function = _reference(ctx.spec, affines, out, mask)
         return (eager.jvp(function, primals, tangents), None, *([None] * len(affines) * 3))
 
 
-def _reference(spec, affines, out):
-    """The chain for its derivatives, in which a given shortcut's values are no more than the mask, which `out` has."""
-    return lambda x, shortcut, *parameters: eager.chain(spec, affines, out, x, shortcut, *parameters)
+def _reference(spec, affines, out, mask):
+    """The chain for its derivatives, in which a given shortcut's values are no more than the mask."""
+
+    def passes(y):
+        return relu_mask.unpack(mask, y.shape) if out is None else ~(out <= 0)
+
+    return lambda x, shortcut, *parameters: eager.chain(spec, affines, passes, x, shortcut, *parameters)
 
 
 class _ResidualChainBackward(torch.autograd.Function):
@@ -273,21 +278,22 @@ class _ResidualChainBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.spec, wanted, dout, x, out, _, *saved = inputs
+        ctx.spec, wanted, dout, x, out, mask, *saved = inputs
         count = 3 * _count(ctx.spec)
         ctx.wanted = unpack(wanted, 2 + count)
-        ctx.save_for_backward(dout, x, out, *saved[:count], *saved[count + 1 :: 2])
-        ctx.save_for_forward(dout, x, out, *saved[:count], *saved[count + 1 :: 2])
+        kept = (dout, x, out, mask, *saved[:count], *saved[count + 1 :: 2])
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
         ctx.count = count
 
     @staticmethod
     def _gradient(ctx):
         """The reference's backward as a function of (dout, x, shortcut, *parameters), and their values."""
-        dout, x, out, *saved = eager.alive(ctx.saved_tensors)
+        dout, x, out, mask, *saved = eager.alive(ctx.saved_tensors)
         parameters, affines = saved[: ctx.count], saved[ctx.count :]
         shortcut = dout.new_zeros(()).expand_as(dout) if ctx.spec.given else None
         primals = (dout, x, shortcut, *parameters)
-        function = _reference(ctx.spec, affines, out)
+        function = _reference(ctx.spec, affines, out, mask)
 
         def gradient(dout, *inputs):
             return eager.vjp(function, inputs, ctx.wanted, dout)
@@ -371,8 +377,7 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
 def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[Incoming, Incoming]:
     """The gradient g of the sum, for the last unit and for the projection: with Σg and Σg·x̂ of both in one pass.
 
-    Where `out` masks, that pass also stores g: it is read up to five times afterwards, each time without `out`. The
-    pass itself reads `mask` in its place, where there is one.
+    Where the sum masks, that pass also stores g, which is read up to five times afterwards, each time without a mask.
     """
     relu = main.unit.relu
     sources = [b for b in (main, *projection) if b.unit.batch_stats]
@@ -381,7 +386,10 @@ def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[
         return Incoming(dout, out, None, relu), Incoming(dout, out, None, relu)
     pairs = [t for b in sources for t in (b.kept, b.affine)]
     g = dout
-    if sources and relu and out is not None:
+    if sources and relu and (out is not None or mask is not None):
+        if out is None and not relu_mask.fits(mask, sources[0].kept):
+            # A hook on saved tensors may have changed their memory format; the order of the bits it cannot.
+            out = relu_mask.unpack(mask, dout.shape).to(dout.dtype)
         g, sums = kernels.bn_backward_mask_reduce(dout, out, *pairs, mask=mask)
         out, relu = None, False
     else:

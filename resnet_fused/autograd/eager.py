@@ -30,10 +30,11 @@ def conv_bn(unit, x, weight, gamma, beta, affine):
     return batch_norm(unit, F.conv2d(x, weight, None, *unit.conv), gamma, beta, affine)
 
 
-def chain(spec, affines, out, x, shortcut, *parameters):
+def chain(spec, affines, passes, x, shortcut, *parameters):
     """relu(bn_n(conv_n(… relu(bn_1(conv_1(x))) …)) + shortcut), arguments as in residual_chain.
 
-    A shortcut that is given may have any values, or be None: `out` says where the last ReLU passes.
+    A shortcut that is given may have any values, or be None: passes(y) says where the last ReLU passes a result of y's
+    size.
     """
     units = (*spec.units, *spec.projection)
     branches = [(unit, *parameters[3 * i : 3 * i + 3], affines[i]) for i, unit in enumerate(units)]
@@ -49,7 +50,7 @@ def chain(spec, affines, out, x, shortcut, *parameters):
         y = y + x
     elif spec.given:
         y = y if shortcut is None else y + shortcut
-        return torch.where(out <= 0, 0.0, y) if spec.units[-1].relu else y
+        return torch.where(passes(y), y, 0.0) if spec.units[-1].relu else y
     return torch.relu(y) if spec.units[-1].relu else y
 
 

@@ -91,7 +91,7 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
 
 
 def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
-    stops = out <= 0 if mask is None or mask.dim() == 1 else ~relu_mask.unpack(mask, out.shape)
+    stops = ~relu_mask.unpack(mask, x.shape) if relu_mask.fits(mask, x) else out <= 0
     g = _format_as(grad.masked_fill(stops, 0), x)
     return g, bn_backward_reduce(g, None, x, affine, False, x2, affine2)
 

@@ -39,6 +39,11 @@ def empty(x: Tensor) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device=x.device, memory_format=order)
 
 
+def fits(mask: Tensor | None, x: Tensor) -> bool:
+    """Whether there is a mask, and its bits lie in the order of x's elements."""
+    return mask is not None and mask.dim() != 1 and (mask.dim() == 4) == of_channels(x)
+
+
 def pack(y: Tensor) -> Tensor:
     """The mask of a ReLU's output."""
     mask = empty(y)

@@ -7,7 +7,7 @@ SCHEMAS = (
     "bn_apply_mask(Tensor x, Tensor affine, Tensor residual, Tensor? residual_affine=None) -> (Tensor y, Tensor mask)",
     "bn_backward_reduce(Tensor grad, Tensor? out, Tensor? x, Tensor? affine, bool relu, Tensor? x2=None, "
     "Tensor? affine2=None) -> Tensor sums",
-    "bn_backward_mask_reduce(Tensor grad, Tensor out, Tensor x, Tensor affine, Tensor? x2=None, "
+    "bn_backward_mask_reduce(Tensor grad, Tensor? out, Tensor x, Tensor affine, Tensor? x2=None, "
     "Tensor? affine2=None, Tensor? mask=None) -> (Tensor g, Tensor sums)",
     "bn_backward_apply(Tensor grad, Tensor? out, Tensor x, Tensor affine, bool relu, Tensor means) -> Tensor draw",
     "bn_backward_finalize(Tensor sums, SymInt count, Tensor? weight, Tensor? bias) "

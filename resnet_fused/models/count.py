@@ -13,7 +13,8 @@ so eager keeps each convolution's output and the activation behind it, a fused u
 output, for the next convolution, and indices: 8 bytes each, in a fused stem 1. Layers that feed a linear layer keep
 their output, dropout a mask besides, as on a CPU of as many bytes. Products keep what they multiply, eager and fused
 alike: squeeze-and-excitation the residual function, gates g, 1 − g, the shortcut, and if exclusive the residual
-function. Left out are vectors of a channel, or of an image's channels.
+function. Left out are vectors of a channel, or of an image's channels, and what a GPU's kernels keep besides: of a ReLU
+behind a sum a bit for each element.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ bn_finalize(stats, count, weight, bias, eps) → affine
 bn_apply(x, affine, relu, residual, residual_affine) → [relu](z(x) + residual or its z)
 bn_apply_mask(x, affine, residual, residual_affine) → y, mask
     y = relu(z(x) + residual or its z), and of it where not (y <= 0), as bits (backends/relu_mask.py); [0] where y's
-    elements do not fill bytes
+    elements do not fill bytes, and on a CPU, where reading y instead takes no longer
 bn_backward_reduce(grad, out, x, affine, relu, x2, affine2) → sums
     g = grad where not (out <= 0), or where not (z(x) <= 0) when out is None; a third row for a second batch norm
     that receives the same g; without x only the row sum g
 bn_backward_mask_reduce(grad, out, x, affine, x2, affine2, mask) → g, sums
     g = grad where not (out <= 0), stored for several readers, with bn_backward_reduce's sums of it; out's mask, where
-    it is in x's order, is read in its place
+    it is in x's order, is read in its place, and out may be None then
 bn_backward_apply(grad, out, x, affine, relu, means) → scale·(g − means[0] − x̂·means[1])
 bn_backward_finalize(sums, count, weight, bias) → means, dweight, dbias
     means = sums / count; the gradients are rows of sums in their parameters' dtypes, [0] for a parameter not given
@@ -54,5 +54,5 @@ __all__ = ["get", "output_extent"]
 
 fake.register("resnet_fused_triton")
 if _ext.cpu_unavailable_reason() is None:
-    fake.register("resnet_fused")
-    fake.register("resnet_fused_library")
+    fake.register("resnet_fused", compiled=True)
+    fake.register("resnet_fused_library", compiled=True)

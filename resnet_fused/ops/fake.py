@@ -52,6 +52,12 @@ def bn_apply_mask(x, affine, residual, residual_affine=None):
     return y, relu_mask.empty(y)
 
 
+def _bn_apply_mask_compiled(x, affine, residual, residual_affine=None):
+    """Of our CPU kernels there is no mask."""
+    y, mask = bn_apply_mask(x, affine, residual, residual_affine)
+    return y, (mask.new_empty(0) if y.device.type == "cpu" else mask)
+
+
 def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
     return _empty_acc(grad, 1 + (x is not None) + (x2 is not None), grad.shape[1])
 
@@ -144,7 +150,10 @@ OPERATORS = (
 )
 
 
-def register(namespace: str) -> None:
-    """For the operators that are registered as torch.ops.<namespace>."""
-    for operator in OPERATORS:
-        torch.library.register_fake(f"{namespace}::{operator.__name__}", operator)
+def register(namespace: str, compiled: bool = False) -> None:
+    """For the operators that are registered as torch.ops.<namespace>; compiled: those of csrc, with a CPU's kernels."""
+    operators = {operator.__name__: operator for operator in OPERATORS}
+    if compiled:
+        operators["bn_apply_mask"] = _bn_apply_mask_compiled
+    for name, operator in operators.items():
+        torch.library.register_fake(f"{namespace}::{name}", operator)

@@ -108,6 +108,19 @@ def test_second_derivatives_of_a_given_shortcut_without_the_last_relu(mode):
     assert gradgradcheck(drawn.fused("cpu"), _leaves(drawn), check_fwd_over_rev=True, fast_mode=True)
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_derivatives_where_the_mask_alone_is_kept(layout):
+    """Of a given shortcut, whose values nothing else has; the reference keeps masks as the GPU's kernels do."""
+    drawn = draw(ChainProblem("eights", 2, 8, 2, 4, (ConvSize(8, 1),), "given"), "training")
+    fused, leaves = drawn.fused("reference"), _leaves(drawn, FORMATS[layout])
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        out = fused(*leaves)
+    assert not any(t.data_ptr() == out.data_ptr() for t in saved)
+    assert gradcheck(fused, leaves, check_forward_ad=True, check_batched_grad=False, fast_mode=True)
+    assert gradgradcheck(fused, leaves, check_fwd_over_rev=True, fast_mode=True)
+
+
 @pytest.mark.parametrize("mode", ["training", "frozen"])
 @pytest.mark.parametrize("missing", [("gamma",), ("beta",), ("gamma", "beta")])
 def test_without_gamma_or_beta(missing, mode):
@@ -137,11 +150,12 @@ def test_without_gamma_or_beta(missing, mode):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", ["reference", cuda_emulated.BACKEND])
 @pytest.mark.parametrize("layout, other", [("nhwc", "nchw"), ("nchw", "nhwc")])
-def test_hooks_that_change_the_memory_format(layout, other):
+def test_hooks_that_change_the_memory_format(layout, other, backend):
     """The mask is of the order that its tensors had: gradients are as without hooks, up to the order of their sums."""
     drawn = draw(ChainProblem("eights", 2, 8, 4, 4, (ConvSize(8, 3), ConvSize(8, 3)), "identity"), "training")
-    fused, saved = drawn.fused("cpu"), []
+    fused, saved = drawn.fused(backend), []
     leaves = [t.clone().requires_grad_() for t in drawn.inputs]
     operands = [leaves[0].contiguous(memory_format=FORMATS[layout]), *leaves[1:]]
     dout = torch.randn(fused(*operands).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -4,14 +4,14 @@ import engine
 import pytest
 import torch
 from checks import check_integers, for_each
-from operator_cases import DTYPES, FORMATS, MODES, make_case
+from operator_cases import CPU_MODES, DTYPES, FORMATS, make_case
 from problems import CPU_CONVS
 from tolerance import assert_bit_equal
 
 from resnet_fused import ops
 
 # Not exact: means of statistics, and invstd of finalize and of chains.
-EXACT = [mode for mode in MODES if not mode.startswith(("statistics", "finalize", "chain"))]
+EXACT = [mode for mode in CPU_MODES if not mode.startswith(("statistics", "finalize", "chain"))]
 EVERYDAY = ("stem", "3x3", "1x1_s2", "one_channel", "dilated", "depthwise", "non_square", "wino_whole", "far_padding",
             "dw_35_dilated")
 PROBLEMS = [pytest.param(p, id=p.id, marks=() if p.id in EVERYDAY else pytest.mark.slow) for p in CPU_CONVS]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from checks import check_what_is_written, for_each
-from operator_cases import FORMATS, MODES, make_case
+from operator_cases import CPU_MODES, FORMATS, make_case
 from problems import CPU_CONVS
 from tolerance import assert_bit_equal
 from torch._prims_common import suggest_memory_format
@@ -21,7 +21,7 @@ def test_results_are_written_inputs_are_not(problem, layout, poison):
     def check(mode):
         check_what_is_written(make_case(mode, problem, torch.float32, FORMATS[layout]), CPU)
 
-    for_each(MODES, check)
+    for_each(CPU_MODES, check)
 
 
 def test_the_poison_works(poison):
@@ -37,7 +37,7 @@ def _noncontiguous(t):
     return padded[:, :, 1:, 1::2]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", CPU_MODES)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_strided_inputs(layout, mode):
     problem = next(p for p in CPU_CONVS if p.id == "odd_channels")
@@ -54,7 +54,7 @@ def test_strided_inputs(layout, mode):
         assert_bit_equal(a, b)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if not mode.startswith("pool")])
+@pytest.mark.parametrize("mode", [mode for mode in CPU_MODES if not mode.startswith("pool")])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_expanded_inputs(layout, mode):
     """A gradient of a mean is an expanded scalar, and a batch may be one image expanded."""

@@ -4,7 +4,7 @@ import engine
 import pytest
 import torch
 from checks import assert_memory_format, check_oracle, for_each
-from operator_cases import DTYPES, DTYPES_EVERYDAY, FORMATS, MODES, make_case
+from operator_cases import CPU_MODES, DTYPES, DTYPES_EVERYDAY, FORMATS, make_case
 from problems import CPU_CONVS
 from tolerance import DIRECT, assert_oracle
 
@@ -27,7 +27,7 @@ def test_against_float64(problem, layout, dtype):
         factor = engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT
         assert_memory_format(*check_oracle(case, ops.get("cpu"), factor))
 
-    for_each(MODES, check)
+    for_each(CPU_MODES, check)
 
 
 @pytest.mark.parametrize("mode", ["fprop_residual_affine", "fprop_prologue", "backward_everything"])

@@ -3,7 +3,7 @@
 import engine
 import pytest
 import torch
-from operator_cases import FORMATS, MODES, make_case
+from operator_cases import CPU_MODES, FORMATS, make_case
 from problems import CPU_CONVS, WINOGRAD, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
@@ -21,7 +21,7 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-CHOSEN = [mode for mode in MODES if not mode.startswith(("backward_", "fprop_")) or mode.endswith("everything")]
+CHOSEN = [mode for mode in CPU_MODES if not mode.startswith(("backward_", "fprop_")) or mode.endswith("everything")]
 
 
 @pytest.mark.parametrize("mode", CHOSEN)

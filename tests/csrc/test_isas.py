@@ -3,14 +3,15 @@
 import engine
 import pytest
 import torch
-from operator_cases import DTYPES, FORMATS, MODES, make_case
+from operator_cases import CPU_MODES, DTYPES, FORMATS, make_case
 from problems import CPU_CONVS, ConvProblem
 from tolerance import assert_bit_equal, assert_oracle
 
 from resnet_fused import ops
 
 # One mode for all the kernels around a convolution; below are the convolutions.
-KERNELS = [m for m in MODES if not m.startswith(("fprop", "backward_", "dgrad", "wgrad")) or m.startswith("backward_apply")]
+CONVOLUTIONS = ("fprop", "backward_", "dgrad", "wgrad")
+KERNELS = [m for m in CPU_MODES if not m.startswith(CONVOLUTIONS) or m.startswith("backward_apply")]
 KERNELS = [m for m in KERNELS if m != "backward"] + ["fprop_residual_affine", "backward_everything", "backward_masked"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from compile_checks import check_one_graph
-from operator_cases import MODES, make_case
+from operator_cases import CPU_MODES, make_case
 from tolerance import assert_bit_equal
 from triton_cases import ODD
 
@@ -14,7 +14,7 @@ backends.register("interpreted", backends._registered["triton"])  # "triton" its
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", CPU_MODES)
 def test_opcheck(mode):
     case = make_case(mode, ODD, torch.float32, torch.channels_last)
     report = torch.library.opcheck(getattr(OPERATORS, case.operator).default, case.arguments)

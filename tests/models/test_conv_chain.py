@@ -193,7 +193,7 @@ def test_a_unit_that_is_measured_first(monkeypatch):
 
 
 @pytest.mark.slow
-def test_measuring_leaves_the_model_alone():
+def test_measuring_leaves_the_model_alone(table):
     """Trials of a unit run on copies of its parameters and buffers, though the unit is made for the call."""
     _, ours = pair(ConvFeatures)
     before = {key: value.clone() for key, value in ours.state_dict().items()}

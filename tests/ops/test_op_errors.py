@@ -62,6 +62,9 @@ CASES = {
     "reduce without affine": (
         lambda: CPU.bn_backward_reduce(X, None, X, None, False), RuntimeError, "expected affine to be given",
     ),
+    "masked reduce without out": (
+        lambda: CPU.bn_backward_mask_reduce(X, None, X, AFFINE), RuntimeError, "expected out to be given",
+    ),
     "reduce of a second only": (
         lambda: CPU.bn_backward_reduce(X, None, None, None, False, X, AFFINE), RuntimeError, "expected x to be given with x2",
     ),

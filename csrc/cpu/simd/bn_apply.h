@@ -1,8 +1,8 @@
-// y = [relu](z(x) + (residual | z(residual) | nothing)) and its mask, and y = base + masked gradient.
+// y = [relu](z(x) + (residual | z(residual) | nothing)), and y = base + masked gradient.
 
 enum class Residual { kNone, kPlain, kAffine };
 
-template <typename Layout, typename T, Residual RESIDUAL, bool BITS>
+template <typename Layout, typename T, Residual RESIDUAL>
 struct ApplyBody {
   using A = Acc<T>;
   const T* x;
@@ -10,7 +10,6 @@ struct ApplyBody {
   T* y;
   AffineRows<A> a, ra;
   A floor;
-  uint8_t* bits;
 
   template <int N, int R>
   RF_MEMBER void step(int64_t offset, int64_t stride, int64_t c) {
@@ -33,36 +32,30 @@ struct ApplyBody {
       } else if constexpr (RESIDUAL == Residual::kAffine) {
         z += affine(load<N>(residual + offset), mean2, scale2, shift2);
       }
-      z = zero_up_to(limit, z, z);
-      store<N>(y + offset, z);
-      if constexpr (BITS) {  // of what is stored: a small value may have become 0
-        store_bits<N>(bits, offset, bits_of<N>(~(rounded<T, N>(z) <= V{})));
-      }
+      store<N>(y + offset, zero_up_to(limit, z, z));
     }
   }
 };
 
-template <typename Layout, typename T, Residual RESIDUAL, bool BITS>
+template <typename Layout, typename T, Residual RESIDUAL>
 void run_apply(const ApplyParams& p, int64_t begin, int64_t end) {
   using A = Acc<T>;
   int64_t channels = p.shape.channels;
-  ApplyBody<Layout, T, RESIDUAL, BITS> body{(const T*)p.x, (const T*)p.residual, (T*)p.y,
-                                            affine_rows<A>(p.affine, channels),
-                                            affine_rows<A>(p.residual_affine, channels),
-                                            relu_floor<A>(p.relu), p.bits};
+  ApplyBody<Layout, T, RESIDUAL> body{(const T*)p.x, (const T*)p.residual, (T*)p.y,
+                                      affine_rows<A>(p.affine, channels),
+                                      affine_rows<A>(p.residual_affine, channels),
+                                      relu_floor<A>(p.relu)};
   sweep<A>(Layout{}, body, p.shape, begin, end);
 }
 
 template <typename Layout, typename T>
 void apply_layout(const ApplyParams& p, int64_t begin, int64_t end) {
   if (!p.residual) {
-    run_apply<Layout, T, Residual::kNone, false>(p, begin, end);
+    run_apply<Layout, T, Residual::kNone>(p, begin, end);
   } else if (!p.residual_affine) {
-    p.bits ? run_apply<Layout, T, Residual::kPlain, true>(p, begin, end)
-           : run_apply<Layout, T, Residual::kPlain, false>(p, begin, end);
+    run_apply<Layout, T, Residual::kPlain>(p, begin, end);
   } else {
-    p.bits ? run_apply<Layout, T, Residual::kAffine, true>(p, begin, end)
-           : run_apply<Layout, T, Residual::kAffine, false>(p, begin, end);
+    run_apply<Layout, T, Residual::kAffine>(p, begin, end);
   }
 }
 

@@ -1,21 +1,19 @@
 // The two passes of BN backward. g is grad where the ReLU passes, that is where its output (or z,
-// computed again) is not <= 0, as a mask of the output may say already.
+// computed again) is not <= 0.
 //     reduce: sum g, sum g * (x - mean), sum g * (x2 - mean2)     (the driver multiplies by invstd)
 //     apply:  draw = scale * (g - mean_g - slope * (x - mean))
 
 template <typename Layout, typename T, Mask MASK, int INPUTS, bool STORE>
 struct BackwardReduceBody {
   using A = Acc<T>;
-  static constexpr bool kStoresGradient = MASK == Mask::kOutput || MASK == Mask::kBits;
   static constexpr bool kAffine = MASK == Mask::kAffine || (STORE && MASK == Mask::kNone);  // z(x) is formed
   const T *grad, *out, *x, *x2;
-  T* stored;      // g with the output's mask or its bits, else operand = [relu] z(x)
+  T* stored;      // g with the output's mask, else operand = [relu] z(x)
   AffineRows<A> a, a2;
   double* total;  // [1 + INPUTS][slots]
   A* tile;        // [1 + INPUTS][slots]
   int64_t channels, slots;
   A floor;        // of the stored operand
-  const uint8_t* bits;
 
   template <int N>
   struct Sums {
@@ -32,11 +30,9 @@ struct BackwardReduceBody {
     Sums<N> r{load<N>(grad + offset), V{}, V{}};
     if constexpr (MASK == Mask::kOutput) {
       r.g = zero_up_to(V{}, load<N>(out + offset), r.g);
-    } else if constexpr (MASK == Mask::kBits) {
-      r.g = zero_without_bit<A, N>(load_bits<N>(bits, offset), r.g);
-    }
-    if constexpr (STORE && kStoresGradient) {
-      store<N>(stored + offset, r.g);
+      if constexpr (STORE) {
+        store<N>(stored + offset, r.g);
+      }
     }
     if constexpr (INPUTS >= 1) {
       V d = load<N>(x + offset) - k.mean;
@@ -115,10 +111,9 @@ void run_backward_reduce(const BackwardReduceTask& p, int64_t chunk, int64_t beg
   double* total = (double*)(p.scratch.data + chunk * p.scratch.stride);
   A* tile = (A*)(total + 3 * slots);
   BackwardReduceBody<Layout, T, MASK, INPUTS, STORE> body{
-      (const T*)p.grad, (const T*)p.out, (const T*)p.x, (const T*)p.x2, 
-      (T*)(MASK == Mask::kOutput || MASK == Mask::kBits ? p.masked : p.operand),
+      (const T*)p.grad, (const T*)p.out, (const T*)p.x, (const T*)p.x2, (T*)(MASK == Mask::kOutput ? p.masked : p.operand),
       affine_rows<A>(p.affine, channels), affine_rows<A>(p.affine2, channels),
-      total, tile, channels, slots, relu_floor<A>(MASK == Mask::kAffine), p.bits};
+      total, tile, channels, slots, relu_floor<A>(MASK == Mask::kAffine)};
   sweep_tiles<A>(Layout{}, body, p.shape, begin, end);
 }
 
@@ -151,8 +146,7 @@ void backward_reduce_layout(const BackwardReduceTask& p, int64_t chunk, int64_t 
     case Mask::kAffine:
       return backward_reduce_mask<Layout, T, Mask::kAffine>(p, chunk, begin, end);
     case Mask::kBits:
-      return p.x2 ? run_backward_reduce<Layout, T, Mask::kBits, 2, true>(p, chunk, begin, end)
-                  : run_backward_reduce<Layout, T, Mask::kBits, 1, true>(p, chunk, begin, end);
+      return;  // not on a CPU
   }
 }
 
@@ -220,7 +214,7 @@ void backward_apply_layout(const BackwardApplyTask& p, int64_t begin, int64_t en
     case Mask::kAffine:
       return run_backward_apply<Layout, T, Mask::kAffine>(p, begin, end);
     case Mask::kBits:
-      return;  // is the reduction's alone
+      return;  // not on a CPU
   }
 }
 

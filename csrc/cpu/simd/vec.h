@@ -174,56 +174,6 @@ RF_INLINE void store_index(uint8_t* p, Vec<Int<A>, N> index) {
   __builtin_memcpy(p, &bytes, sizeof bytes);
 }
 
-// The lanes of a comparison's result as bits, the first lowest.
-template <int N, typename I>
-RF_INLINE uint32_t bits_of(const I& truth) {
-  constexpr int kBytes = sizeof truth;
-  constexpr bool kWide = kBytes / N == 8;
-#if RESNET_FUSED_VECTOR_BYTES == 64
-  if constexpr (kBytes == 64) {
-    return kWide ? (uint32_t)_mm512_movepi64_mask((__m512i)truth) : (uint32_t)_mm512_movepi32_mask((__m512i)truth);
-  }
-#elif RESNET_FUSED_VECTOR_BYTES == 32
-  if constexpr (kBytes == 32) {
-    return kWide ? _mm256_movemask_pd((__m256d)truth) : _mm256_movemask_ps((__m256)truth);
-  }
-#endif
-  uint32_t bits = 0;
-  for (int i = 0; i < N; ++i) {
-    bits |= (truth[i] ? 1u : 0u) << i;
-  }
-  return bits;
-}
-
-// A mask's bits of the N elements at `offset`. They are stored in ascending order: a byte's first element clears it.
-template <int N>
-RF_INLINE void store_bits(uint8_t* mask, int64_t offset, uint32_t bits) {
-  uint8_t* p = mask + offset / kMaskBits;
-  if constexpr (N >= kMaskBits) {
-    __builtin_memcpy(p, &bits, N / kMaskBits);
-  } else {
-    int shift = offset % kMaskBits;
-    *p = (uint8_t)((shift ? *p : 0) | bits << shift);
-  }
-}
-template <int N>
-RF_INLINE uint32_t load_bits(const uint8_t* mask, int64_t offset) {
-  uint32_t bits = 0;
-  __builtin_memcpy(&bits, mask + offset / kMaskBits, N > kMaskBits ? N / kMaskBits : 1);
-  return N < kMaskBits ? bits >> offset % kMaskBits : bits;
-}
-
-// x in the lanes whose bits are set, else zero.
-template <typename A, int N>
-RF_INLINE Vec<A, N> zero_without_bit(uint32_t bits, Vec<A, N> x) {
-  Vec<Int<A>, N> all = Vec<Int<A>, N>{} + (Int<A>)bits, lane{};
-#pragma GCC unroll 16
-  for (int i = 0; i < N; ++i) {
-    lane[i] = 1 << i;
-  }
-  return (all & lane) == 0 ? Vec<A, N>{} : x;
-}
-
 // a * b + c, fused where the target has the instruction, in the vector as in the single lane:
 // the ReLU mask of the backward pass must not depend on which of them computed it.
 // (Not __FMA__: GCC 12 does not define it for a target that a pragma sets.)

@@ -175,8 +175,10 @@ def bn_backward_reduce(grad, out, x, affine, relu, x2=None, affine2=None):
 
 def bn_backward_mask_reduce(grad, out, x, affine, x2=None, affine2=None, mask=None):
     """g = grad where not (out <= 0), in x's memory format, and bn_backward_reduce's sums of it. out's mask in the order of
-    x is read in its place."""
+    x is read in its place, so that out need not be given then."""
     memory_format = dense.format_of(x)
+    if out is None and not relu_mask.fits(mask, x):
+        raise RuntimeError("expected out or its mask in the order of x to be given")
     g = dense.empty(grad, memory_format)
     return g, _reduce(grad, out, x, affine, True, x2, affine2, mask, g, memory_format)
 

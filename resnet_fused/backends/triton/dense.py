@@ -57,10 +57,9 @@ def check_same(t: Tensor | None, like: Tensor, name: str) -> None:
 
 def dense_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """A mask whose bits are in the order of a dense x; one of another order counts as not given."""
-    of_channels = relu_mask.of_channels(x)
-    if mask is None or mask.dim() != (4 if of_channels else 3):
+    if not relu_mask.fits(mask, x):
         return None
-    return dense(mask, torch.channels_last if of_channels else torch.contiguous_format)
+    return dense(mask, torch.channels_last if mask.dim() == 4 else torch.contiguous_format)
 
 
 def check_mask(t: Tensor | None, like: Tensor, name: str) -> None:
