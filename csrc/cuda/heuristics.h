@@ -132,6 +132,15 @@ inline bool whole_pieces(int channels, const ConvProblem& problem) {
   return channels / problem.shape.groups % piece_elements(problem.dtype) == 0;
 }
 
+// Pixels of an image are less than a piece. With channels of zeros to fill one, their copies are of whole pieces too,
+// which saves more than products of three times as many channels take.
+inline int padded_channels(const ConvProblem& problem) {
+  const ConvShape& s = problem.shape;
+  int piece = piece_elements(problem.dtype);
+  bool tensor_cores = problem.dtype != DType::kFloat32 || problem.allow_tf32;
+  return tensor_cores && s.groups == 1 && s.C < piece && piece <= 3 * s.C ? piece : s.C;
+}
+
 inline bool vector_activation(const ActivationTensor& t, const ConvProblem& problem) {
   return whole_pieces(problem.shape.C, problem) && all_aligned(t.x, t.affine);
 }

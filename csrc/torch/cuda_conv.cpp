@@ -1,6 +1,7 @@
 // Convolutions by the kernels of csrc/cuda: tensors to their arguments.
 #include "../cuda/heuristics.h"
 
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/mul.h>
 
 #include <algorithm>
@@ -69,6 +70,27 @@ cuda::DrawTensor draw_of(KeptTensors& kept, const GradParams& g) {
   return draw;
 }
 
+// x, its prologue and the weights with channels of zeros, to as many as the kernels copy at once; else as they are.
+struct PaddedOperand {
+  at::Tensor x, weight;
+  OptionalTensor prologue;
+
+  PaddedOperand(const OperandParams& o, const at::Tensor& w, int64_t channels)
+      : x(at::constant_pad_nd(o.x, {0, 0, 0, 0, 0, channels - o.x.size(1)})),
+        weight(at::constant_pad_nd(w, {0, 0, 0, 0, 0, channels - w.size(1)})) {
+    if (given(o.prologue)) {
+      check_rows(*o.prologue, 4, o.x, "prologue");
+      prologue = at::constant_pad_nd(*o.prologue, {0, channels - o.x.size(1)});
+    }
+  }
+};
+
+bool pads(const cuda::ConvProblem& problem, int64_t channels) {
+  cuda::ConvProblem padded = problem;
+  padded.shape.C = channels;
+  return channels != problem.shape.C && !cuda::conv_unsupported(padded);
+}
+
 float* floats(const at::Tensor& t) {
   return t.defined() ? t.mutable_data_ptr<float>() : nullptr;
 }
@@ -84,6 +106,11 @@ bool CudaDevice::serves(const at::Tensor& x, const at::Tensor& weight, const Con
 std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                           const ConvParams& conv, bool statistics,
                                                           const EpilogueParams& epilogue) {
+  int64_t channels = cuda::padded_channels(problem_of(operand.x, weight, conv));
+  if (pads(problem_of(operand.x, weight, conv), channels)) {
+    PaddedOperand padded(operand, weight, channels);
+    return conv_fprop({padded.x, padded.prologue, operand.relu}, padded.weight, conv, statistics, epilogue);
+  }
   if (given(operand.prologue) && cuda::forms_input_in_memory(problem_of(operand.x, weight, conv))) {
     at::Tensor formed = form_operand(*this, operand);
     return conv_fprop({formed, kNone, false}, weight, conv, statistics, epilogue);
@@ -158,6 +185,12 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
   }
   if (want_dw) {
+    if (int64_t channels = cuda::padded_channels(problem); pads(problem, channels)) {
+      PaddedOperand padded(operand, weight, channels);
+      Gradients padded_gradients = conv_backward(grad, {padded.x, padded.prologue, operand.relu}, padded.weight, conv,
+                                                 false, {kNone, kNone}, false, true);
+      return {dx, std::get<1>(padded_gradients).narrow(1, 0, shape.C), sums};
+    }
     if (given(operand.prologue) && cuda::forms_input_in_memory(problem)) {
       input = activation_of(kept, {kept.keep(form_operand(*this, operand)), kNone, false});
     }

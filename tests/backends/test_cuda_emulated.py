@@ -117,6 +117,19 @@ def test_library_composite(mode, emulated, kernels):
     assert any("conv_" in name for name in _kernels_of(emulated, case, kernels)[1])
 
 
+@pytest.mark.parametrize("channels, filled", [(2, False), (3, True), (7, True), (9, False)])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_channels_fill_a_piece(layout, channels, filled, emulated, kernels):
+    """Those of images are padded with zeros to 16 bytes, prologue and all, unless that were most of the products."""
+    problem = ConvProblem("images", 2, channels, 10, 12, 16, 5, 5, (2, 2), (2, 2))
+    for mode, kernel in (("fprop_prologue", "fprop"), ("wgrad", "wgrad"), ("backward_everything", "wgrad")):
+        case = make_case(mode, problem, torch.float16, FORMATS[layout])
+        check_oracle(case, kernels)
+        if layout == "nhwc":
+            (name,) = {n for n in _kernels_of(emulated, case, kernels)[1] if f"conv_{kernel}_kernel" in n}
+            assert ("true>" in name) == filled, name  # the last argument: copies in pieces
+
+
 def test_tf32_where_pytorch_allows_it(emulated, kernels):
     problem = next(p for p in CONVS if p.id == "3x3")
     case = make_case("fprop", problem, torch.float32, torch.channels_last)
