@@ -10,7 +10,7 @@ from operator_cases import DTYPES, FORMATS, make_case
 from tolerance import assert_bit_equal
 from triton_cases import CONVOLUTIONS, EXACT, KERNELS, ODD
 
-from resnet_fused.backends import reference, triton
+from resnet_fused.backends import reference, relu_mask, triton
 from resnet_fused.backends.triton import sweep
 
 # The emulator has channels last every day.
@@ -37,7 +37,8 @@ def test_on_integers(layout, dtype, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", CONVOLUTIONS)
 def test_around_the_library_s_convolutions(mode, poison):
-    case = make_case(mode, ODD, torch.float32, torch.channels_last)
+    """Which are the convolutions of contiguous tensors."""
+    case = make_case(mode, ODD, torch.float32, torch.contiguous_format)
     check_oracle(case, triton)
     check_what_is_written(case, triton)
 
@@ -98,6 +99,8 @@ def test_nan_passes_relu_and_its_mask():
     x[0, 1, 2, 3] = torch.nan
     affine = torch.tensor([[0.0], [1.0], [0.0], [1.0]]).expand(4, 3).contiguous()
     assert_bit_equal(triton.bn_apply(x, affine, True), x.relu())
+    _, mask = triton.bn_apply_mask(x, affine, torch.zeros_like(x))
+    assert_bit_equal(relu_mask.unpack(mask, x.shape), ~(x <= 0))
     g = torch.ones_like(x)
     passed, sums = triton.bn_backward_mask_reduce(g, x, torch.zeros_like(x), affine)
     assert_bit_equal(passed, g.masked_fill(x <= 0, 0))
