@@ -84,9 +84,12 @@ FEWER_PIXELS = (2, 2, 5, 6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, mode", [c.values[:2] for c in COMBINATIONS if c.values[2] == "cpu"])
+@pytest.mark.parametrize("name, mode", [
+    ("single", "training"), ("basic_given", "training"), ("basic_projection", "mixed"), ("bottleneck", "frozen"),
+    ("stem", "training"),
+])  # fmt: skip
 def test_gradgradcheck_every_entry(name, mode):
-    """Of one backend: second derivatives are of PyTorch's own operations (autograd/eager.py), whatever ran before."""
+    """Of what differs in second derivatives, once: they are of PyTorch's own operations (autograd/eager.py)."""
     drawn = draw_stem(mode, size=FEWER_PIXELS) if name == "stem" else draw(SMALLER[name], mode)
     assert gradgradcheck(drawn.fused("cpu"), _leaves(drawn), check_fwd_over_rev=True)
 
