@@ -20,7 +20,7 @@ from small import table
 
 from resnet_fused import models
 from resnet_fused.cli import main
-from resnet_fused.train import Place, SaidElsewhere, TrainError, checkpoint, run
+from resnet_fused.train import Place, SaidElsewhere, TrainError, checkpoint, folder_lock, run
 from resnet_fused.train import run as _run_function
 from resnet_fused.train.processes import joined
 
@@ -87,6 +87,7 @@ def _of_two(rank: int, data: str, going: Path, whole: Path, broken: Path) -> dic
     results["all"] = _cli("--data", "folder:/nowhere", *out)
     results["one"] = _cli("--data", data if rank == 0 else "folder:/nowhere", *out)
     results["batch"] = _cli("--data", data, "--batch", "1", *out)
+    results["locked"] = _cli("--data", data, *SHORT, "--out", str(broken.parent / "locked"))
     results["sync"] = _cli("--data", data, "--sync-bn", "--eager", *out)
     create = models.create
     models.create = lambda *args, **options: _hooked(create(*args, **options))
@@ -109,9 +110,11 @@ def places(digits_folder, tmp_path_factory):
     data = f"folder:{digits_folder}"
     _go(folder / "expected", 5, {"data": data, **CHOSEN})
     _go(folder / "going", 1, {"data": data, **CHOSEN})
-    folder.joinpath("two").mkdir()
+    for name in ("two", "locked"):
+        folder.joinpath(name).mkdir()
     arguments = [folder / name for name in ("going", "whole", "broken")]
-    return folder, processes.together(_of_two, 2, folder / "two", data, *arguments)
+    with folder_lock.locked(str(folder / "locked")):
+        return folder, processes.together(_of_two, 2, folder / "two", data, *arguments)
 
 
 def _assert_same_run(ours: Path, theirs: Path, close) -> None:
@@ -182,6 +185,9 @@ def test_a_mistake_is_said_once(places):
     assert first["one"] == (1, "") and second["one"] == (1, nowhere.replace(": there", ": process 1 of 2: there"))
     assert first["batch"][1] == ("resnet-fused train: --batch 1 cannot be shared among 2 processes: each needs an "
                                  "image\n") and second["batch"] == (1, "")  # fmt: skip
+    writing = "another process is writing to it: wait for its end, or name another folder with --out"
+    assert first["locked"][0] == 1 and first["locked"][1].endswith(f"locked: {writing}\n")
+    assert second["locked"] == (1, "") and os.listdir(places[0] / "locked") == [folder_lock.NAME]
     assert "the processes see different checkpoints" in first["checkpoints"][1] and second["checkpoints"] == (1, "")
     assert first["unfused"] == (1, "resnet-fused train: --sync-bn with resnet20 needs GPUs: not all of its batch norms "
                                 "are fused\n") and second["unfused"] == (1, "")  # fmt: skip
