@@ -39,8 +39,8 @@ toolchain:
 	  { echo "resnet_fused needs a C++ compiler: install one, for example with apt-get install g++" >&2; exit 1; }
 
 $(PY): | toolchain
-	@$(PYTHON) -m venv $(VENV) || \
-	  { echo "the virtual environment could not be made: install Python's venv module, for example with apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "the virtual environment could not be made: install Python's venv module, for example with apt-get install python3-venv" >&2; exit 1; }
 
 $(DEPENDENCIES): pyproject.toml | toolchain $(PY)
 	@test -f "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \

@@ -145,6 +145,12 @@ class BuildExtension(cpp_extension.BuildExtension):
         self.build_temp = os.path.join("build", "temp")
 
     def run(self):
+        # What is not built now is not left from before: it was built for another torch or from other sources.
+        names = {extension.name.rpartition(".")[2] for extension in self.extensions}
+        folder = Path(self.get_ext_fullpath("resnet_fused._cpu")).parent
+        for name in {"_cpu", "_cuda"} - names:
+            for stale in (*folder.glob(f"{name}.*.so"), folder / f"{name}.torch-version"):
+                stale.unlink(missing_ok=True)
         super().run()
         # Read before the library is loaded: one built for another torch can crash in loading.
         for extension in self.extensions:

@@ -31,15 +31,16 @@ def _load(name):
     return importlib.import_module(f"resnet_fused.{name}")
 
 
-def _try_load(name):
+def _try_load(name, errors=ModuleNotFoundError):
+    """→ the extension, why there is none."""
     try:
         return _load(name), None
-    except ModuleNotFoundError as error:
+    except errors as error:
         return None, str(error)
 
 
 _cpu, _cpu_reason = _try_load("_cpu")
-_cuda, _cuda_reason = _try_load("_cuda")
+_cuda, _cuda_reason = _try_load("_cuda", ImportError)  # whoever has no GPU, or no nvcc any more, needs none
 if _cpu is not None:
     _cpu.isa()  # an impossible RESNET_FUSED_ISA is an error now, not in the first operator
 

@@ -76,7 +76,7 @@ struct PaddedOperand {
   OptionalTensor prologue;
 
   PaddedOperand(const OperandParams& o, const at::Tensor& w, int64_t channels)
-      : x(at::constant_pad_nd(o.x, {0, 0, 0, 0, 0, channels - o.x.size(1)})),
+      : x(at::constant_pad_nd(o.x.contiguous(kLast), {0, 0, 0, 0, 0, channels - o.x.size(1)})),
         weight(at::constant_pad_nd(w, {0, 0, 0, 0, 0, channels - w.size(1)})) {
     if (given(o.prologue)) {
       check_rows(*o.prologue, 4, o.x, "prologue");
@@ -163,7 +163,12 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
                          want_dw);
   }
   cuda::DrawTensor draw = draw_of(kept, grad);
-  cuda::ActivationTensor input = activation_of(kept, operand);
+  int64_t channels = cuda::padded_channels(problem);
+  bool padded = pads(problem, channels);
+  cuda::ActivationTensor input{};
+  if (want_dx || !padded) {
+    input = activation_of(kept, operand);
+  }
   at::Tensor dx, dw, sums;
   if (want_dx) {
     dx = empty_last(x, shape.C, shape.H, shape.W);
@@ -185,11 +190,11 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
   }
   if (want_dw) {
-    if (int64_t channels = cuda::padded_channels(problem); pads(problem, channels)) {
-      PaddedOperand padded(operand, weight, channels);
-      Gradients padded_gradients = conv_backward(grad, {padded.x, padded.prologue, operand.relu}, padded.weight, conv,
-                                                 false, {kNone, kNone}, false, true);
-      return {dx, std::get<1>(padded_gradients).narrow(1, 0, shape.C), sums};
+    if (padded) {
+      PaddedOperand more(operand, weight, channels);
+      dw = std::get<1>(conv_backward(grad, {more.x, more.prologue, operand.relu}, more.weight, conv, false,
+                                     {kNone, kNone}, false, true));
+      return {dx, dw.narrow(1, 0, shape.C), sums};
     }
     if (given(operand.prologue) && cuda::forms_input_in_memory(problem)) {
       input = activation_of(kept, {kept.keep(form_operand(*this, operand)), kNone, false});

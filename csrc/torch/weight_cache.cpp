@@ -2,6 +2,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <array>
 #include <mutex>
 #include <unordered_map>
 
@@ -14,10 +16,8 @@ struct Identity {
   const void* data;
   uint64_t version, sample;
   int64_t tag, bytes;
-  bool operator==(const Identity& other) const {
-    return data == other.data && version == other.version && sample == other.sample && tag == other.tag &&
-           bytes == other.bytes;
-  }
+  std::array<int64_t, 4> strides;
+  bool operator==(const Identity& other) const = default;
 };
 
 struct Entry {
@@ -65,7 +65,8 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   }
   c10::TensorImpl* tensor = weight_.unsafeGetTensorImpl();
   uint64_t version = weight_.is_inference() ? 0 : tensor->version_counter().current_version();
-  Identity now{weight_.const_data_ptr(), version, sample_of(weight_), tag, bytes};
+  Identity now{weight_.const_data_ptr(), version, sample_of(weight_), tag, bytes, {}};
+  std::copy_n(weight_.strides().begin(), now.strides.size(), now.strides.begin());
   std::lock_guard<std::mutex> lock(mutex);
   auto found = entries().find(tensor);
   if (found == entries().end() || found->second.weight.expired() || !(found->second.identity == now)) {

@@ -8,8 +8,9 @@
 namespace resnet_fused {
 
 // Memory for packed weights that outlives the call, once the same weights have come a second time: training, which
-// changes them each step, keeps nothing. They are taken for the same if tensor, address, version counter and a sample of
-// their values agree; the version misses what is written through `.data`, hence the sample. Thread-safe.
+// changes them each step, keeps nothing. They are taken for the same if tensor, address, strides, version counter and a
+// sample of their values agree; the version misses what is written through `.data`, hence the sample, which may miss what
+// changes few of the values. Thread-safe.
 class KeptWeights {
  public:
   explicit KeptWeights(const at::Tensor& weight) : weight_(weight) {}

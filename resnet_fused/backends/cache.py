@@ -12,8 +12,13 @@ from pathlib import Path
 
 def folder() -> Path:
     """$RESNET_FUSED_CACHE, else $XDG_CACHE_HOME/resnet_fused, else ~/.cache/resnet_fused."""
-    own = os.environ.get("RESNET_FUSED_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_fused"
+    own, caches = os.environ.get("RESNET_FUSED_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    try:
+        return (Path(caches) if caches else Path.home() / ".cache") / "resnet_fused"
+    except RuntimeError:  # a user without $HOME or an entry among the system's users
+        return Path(os.devnull) / "resnet_fused"  # where nothing can be; whoever writes is told
 
 
 @contextlib.contextmanager

@@ -46,16 +46,14 @@ def fits(mask: Tensor | None, x: Tensor) -> bool:
 
 def pack(y: Tensor) -> Tensor:
     """The mask of a ReLU's output."""
-    mask = empty(y)
+    size = size_of_channels(y) if of_channels(y) else size_of_pixels(y)
+    if len(size) == 1:
+        return empty(y)
     passes = ~(y <= 0)
+    passes = passes.movedim(1, -1) if len(size) == 4 else passes.flatten(2)
     bits = torch.tensor([1 << k for k in range(BITS)], dtype=torch.uint8, device=y.device)
-    if mask.dim() == 4:
-        eights = passes.unflatten(1, (-1, BITS)).movedim(2, -1)
-    elif mask.dim() == 3:
-        eights = passes.flatten(2).unflatten(2, (-1, BITS))
-    else:
-        return mask
-    return mask.copy_((eights * bits).sum(-1, dtype=torch.uint8))
+    mask = (passes.unflatten(-1, (-1, BITS)) * bits).sum(-1, dtype=torch.uint8).contiguous()
+    return mask.movedim(-1, 1) if len(size) == 4 else mask
 
 
 def unpack(mask: Tensor, size) -> Tensor:

@@ -14,8 +14,12 @@ from resnet_fused.backends.schemas import SCHEMAS
 
 
 def tracing() -> bool:
-    """Whether operators are recorded, or run on tensors without data: by dynamo, or by a mode that is open."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    """Whether operators are recorded, or run on tensors without data: by dynamo, a mode that is open, or torch.func."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 class Traceable:

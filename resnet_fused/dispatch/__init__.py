@@ -29,7 +29,7 @@ from resnet_fused.dispatch.choose import (
     choose,
 )
 from resnet_fused.dispatch.machine import describe, settings
-from resnet_fused.dispatch.measurement import may_measure, measure
+from resnet_fused.dispatch.measurement import may_measure, measure, under_saved_tensor_hooks
 from resnet_fused.dispatch.tuned import TunedTable
 
 __all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for",
@@ -57,31 +57,34 @@ _trial = threading.local()  # .backend: the candidate that this thread is timing
 def choose_for(
     x: torch.Tensor,
     problem: Callable[[], Hashable] | None = None,
-    trial: Callable[[], Callable[[], object]] | None = None,
+    trial: Callable[[], Callable[[], object] | None] | None = None,
 ) -> Choice:
     """choose() for the unit that is about to run on x, by what was asked for and what was measured.
 
     `problem()` says all that the unit's time depends on, `str` of it for the tuning cache; `trial()` gives a function
-    that runs the unit once and leaves no trace. Measured times are taken from the tuning cache. What is not in it is
-    measured on a GPU at first use, on a CPU only within measuring("always").
+    that runs the unit once and leaves no trace, or None where it cannot be run alone. Measured times are taken from the
+    tuning cache. What is not in it is measured on a GPU at first use, on a CPU only within measuring("always").
     """
     requested = getattr(_trial, "backend", None) or _requested
     device, dtype = x.device.type, x.dtype
-    if requested != AUTO or problem is None or torch.compiler.is_compiling() or not _consults(device):
+    traced = torch.compiler.is_compiling() or any(isinstance(size, torch.SymInt) for size in x.shape)
+    if requested != AUTO or problem is None or traced or not _consults(device):
         return choose(device, dtype, requested, _unavailable)
-    key = (current := settings(x.device), described := problem())
-    if key in _choices:
-        return _choices[key]
+    # A checkpoint runs a unit again in the backward pass, and must meet the choice that its forward pass made.
+    key = (current := settings(x.device), described := problem(), hooked := under_saved_tensor_hooks())
+    if (known := _choices.get(key)) is not None:
+        return known
     machine, name = describe(current), str(described)
     times = None if _measure == "again" else _table.times(machine, name)
     if _measures(device) and may_measure(x):
         wanted = candidates(device, dtype, _unavailable, first_use=_measure == "auto")
-        if times is None or (_measure == "always" and not times.keys() >= set(wanted)):
-            times = _timed(device, wanted, trial()) or None
+        lacking = times is None or (_measure == "always" and not times.keys() >= set(wanted))
+        if lacking and (run := trial()) is not None:
+            times = _timed(x.device, wanted, run) or None
             if times is not None:  # some candidate had memory enough
                 _table.record(machine, name, times)
     choice = choose(device, dtype, AUTO, _unavailable, times)
-    if times is not None or not _measures(device):
+    if times is not None or hooked or not _measures(device):
         _choices[key] = choice
     return choice
 
@@ -109,7 +112,7 @@ def _consults(device: str) -> bool:
     return device in ("cpu", "cuda") and (_measures(device) or bool(_table))
 
 
-def _timed(device: str, wanted: tuple[str, ...], run: Callable[[], object]) -> dict[str, float]:
+def _timed(device: torch.device, wanted: tuple[str, ...], run: Callable[[], object]) -> dict[str, float]:
     def on(name: str):
         def call():
             _trial.backend, benchmark = name, torch.backends.cudnn.benchmark
@@ -122,8 +125,11 @@ def _timed(device: str, wanted: tuple[str, ...], run: Callable[[], object]) -> d
 
         return call
 
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    _log.info("measuring %s on a unit that is new to %s", ", ".join(wanted), device)
+    def synchronize():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    _log.info("measuring %s on a unit that is new to %s", ", ".join(wanted), device.type)
     return measure({name: on(name) for name in wanted}, synchronize)
 
 

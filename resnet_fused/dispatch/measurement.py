@@ -56,6 +56,11 @@ def measure(candidates: Mapping[str, Callable[[], object]], synchronize: Callabl
     return {name: statistics.median(times[name]) for name in alive}
 
 
+def under_saved_tensor_hooks() -> bool:
+    """As in a checkpoint's forward pass, and where its backward pass repeats it."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
 def may_measure(x: torch.Tensor) -> bool:
     """Whether running a unit several times now disturbs nothing: no graph capture, transform, checkpoint or fake
     tensor, and nobody asked for deterministic algorithms."""
@@ -66,6 +71,6 @@ def may_measure(x: torch.Tensor) -> bool:
         or _get_current_dispatch_mode() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+        or under_saved_tensor_hooks()
         or (x.device.type == "cuda" and torch.cuda.is_current_stream_capturing())
     )

@@ -12,7 +12,6 @@ replacing it whole, after merging what other processes wrote in the meantime.
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def _read(path: Path) -> dict[str, dict[str, Times]]:
     """The file's machines; {} where there is none. Raises ValueError for anything that is not a tuning cache."""
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     try:
         content = json.loads(text)
@@ -86,7 +85,7 @@ def _checked(machines) -> dict[str, dict[str, Times]]:
         return isinstance(value, dict)
 
     def is_time(value) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e300
 
     problems = [problem for machine in (machines.values() if is_table(machines) else [None])
                 for problem in (machine.values() if is_table(machine) else [None])]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Callable, Hashable, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
 
 from resnet_fused import autograd, dispatch
 from resnet_fused.autograd import BatchNorm
@@ -164,7 +165,14 @@ class FusedModule(nn.Module):
         """Called behind the update of running statistics by a fused call; for a subclass that has more to add."""
 
     def _trial(self, x: Tensor, call: tuple):
-        """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it."""
+        """A function that runs this unit once on x, with the backward pass that would follow; nothing is left of it.
+
+        None where the weights are computed from parameters that are not this module's, as in DataParallel's replicas.
+        """
+        layers = (m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.modules.batchnorm._NormBase)))
+        weights = (m.weight for m in layers if not parametrize.is_parametrized(m) and m.weight is not None)
+        if not all(weight.is_leaf for weight in weights):
+            return None
         state = {name: p.detach().requires_grad_(p.requires_grad) for name, p in self.named_parameters()}
         state |= {name: buffer.detach().clone() for name, buffer in self.named_buffers()}
         state = {f"module.{name}": tensor for name, tensor in state.items()}

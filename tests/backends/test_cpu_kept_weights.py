@@ -70,7 +70,13 @@ def _one_filter_through_data(weight):
     weight.data[1] = 0
 
 
-@pytest.mark.parametrize("change", [_optimizer_step, _other_data, _through_data, _one_filter_through_data])
+def _other_strides(weight):
+    weight.data = weight.data.transpose(2, 3)
+
+
+@pytest.mark.parametrize(
+    "change", [_optimizer_step, _other_data, _through_data, _one_filter_through_data, _other_strides]
+)
 @pytest.mark.parametrize("kind", ["winograd", "direct"])
 def test_changed_weights(kind, change):
     c = Convolution(PROBLEMS[kind])

@@ -94,6 +94,16 @@ def test_the_mask_is_read_in_the_place_of_out(backend, shape, layout, dtype, inp
     assert sums.shape[0] == 1 + inputs and not sums[1:].any()
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_masks_of_a_batch_of_tensors(layout):
+    """By vmap, which knows no writing of batches into one tensor."""
+    y = torch.stack([_some((2, 8, 4, 4), torch.float32, "nchw", special=(0.0, i - 1.0)) for i in range(3)])
+    y = y.movedim(2, -1).contiguous().movedim(-1, 2) if layout == "nhwc" else y
+    masks = torch.func.vmap(relu_mask.pack)(y)
+    assert torch.equal(masks, torch.stack([relu_mask.pack(one) for one in y]))
+    assert not torch.equal(masks[0], masks[2])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout, other", [("nhwc", "nchw"), ("nchw", "nhwc")])
 def test_a_mask_in_another_order(backend, layout, other):

@@ -44,6 +44,14 @@ def test_another_torch_is_refused_before_loading(monkeypatch):
     assert "\n" not in message and not isinstance(error.value, ModuleNotFoundError)
 
 
+def test_a_cuda_extension_of_another_torch_is_a_reason(monkeypatch):
+    if not _ext.cuda_facts():
+        pytest.skip("the CUDA extension is not built here")
+    monkeypatch.setattr(torch, "__version__", "1.2.3")
+    module, reason = _ext._try_load("_cuda", ImportError)
+    assert module is None and "was built for torch" in reason and "1.2.3" in reason and "pip install" in reason
+
+
 def test_missing_extension_is_a_reason():
     module, reason = _ext._try_load("_absent")
     assert module is None and "_absent is not built" in reason and "pip install" in reason and "\n" not in reason

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 import torchvision
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 import resnet_fused
@@ -126,7 +127,7 @@ def test_triton_s_tilings_are_measured_when_asked_for(mode, tilings, delays, mon
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(dispatch, "_measure", mode)
     delays["triton"], seen = 1.0, []
-    dispatch._timed("cpu", ("triton", "eager"), lambda: seen.append(torch.backends.cudnn.benchmark))
+    dispatch._timed(torch.device("cpu"), ("triton", "eager"), lambda: seen.append(torch.backends.cudnn.benchmark))
     assert seen == [tilings, False] and not torch.backends.cudnn.benchmark
 
 
@@ -173,6 +174,59 @@ def test_when_nothing_is_measured(within, table, delays):
         assert not delays["calls"]
         _runs(module, X)  # and afterwards it is
     assert delays["calls"]
+
+
+def _replica(module):
+    """As DataParallel makes them: weights are results, and nobody's parameters."""
+    replica = module._replicate_for_data_parallel()
+    for name, child in module.named_children():
+        replica._modules[name] = _replica(child)
+    for name, parameter in module._parameters.items():
+        if parameter is None:
+            replica._parameters[name] = None
+        else:
+            setattr(replica, name, parameter.clone())
+    return replica
+
+
+def test_replicas_are_not_measured(table, delays):
+    """Their gradients could not be asked for."""
+    module = _block()
+    with measuring("always"):
+        assert _runs(_replica(module), X) == [("cpu", "SIMD kernels for cpu float32")]
+    assert not delays["calls"] and not table and all(p.grad is None for p in module.parameters())
+
+
+def test_a_checkpoint_repeats_its_choice(table, delays, monkeypatch):
+    """Though the same unit was measured in the meantime, and another backend, which keeps other tensors, is faster."""
+    choose = dispatch.choose
+
+    def as_on_a_gpu(device, dtype, requested, unavailable, times=None, shared=False):
+        if times or requested != "auto":
+            return choose(device, dtype, requested, unavailable, times, shared)
+        return dispatch.Choice(dispatch.EAGER, "not measured yet")
+
+    monkeypatch.setattr(dispatch, "choose", as_on_a_gpu)
+    x = X.clone().requires_grad_()
+    with measuring("always"), resnet_fused.modules.record() as records:
+        y = _block(1)(checkpoint(_block(), x, use_reentrant=False))
+        y.sum().backward()
+    assert [record.backend for record in records if record.reason != "asked for"] == [None, "library", None]
+
+
+def test_the_unit_s_gpu_is_waited_for(monkeypatch, delays):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device = torch.device("cuda:1")
+    assert dispatch._timed(device, ("eager",), lambda: None) == {"eager": 9.0} and waited == [device]
+
+
+def test_sizes_that_are_symbols(table, delays):
+    """Nothing is looked up for them."""
+    table.record("machine", "unit", {"cpu": 1.0})
+    block = _block().eval()
+    graph = make_fx(lambda x: block(x), tracing_mode="symbolic", _allow_non_fake_inputs=True)(X)
+    torch.testing.assert_close(graph(X), block(X), rtol=0, atol=0)
 
 
 def test_meta_and_compiled_are_not_measured(table, delays):

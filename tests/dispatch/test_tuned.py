@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import stat
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,7 @@ def test_many_processes_at_once(tmp_path):
         ('{"schema": 1, "machines": {"m": {"p": {"cpu": true}}}}', "something other than times"),
         ('{"schema": 1, "machines": {"m": {"p": {"cpu": NaN}}}}', "something other than times"),
         ('{"schema": 1, "machines": {"m": {"p": {"cpu": -1}}}}', "something other than times"),
+        ('{"schema": 1, "machines": {"m": {"p": {"cpu": 1%s}}}}' % (310 * "0"), "something other than times"),
         (b"\xff\xfe\x00", "can't decode"),
     ],
 )
@@ -116,6 +118,24 @@ def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.delenv("RESNET_FUSED_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_path().parts[-3:] == (".cache", "resnet_fused", "tuned.json")
+
+
+def test_without_a_home(monkeypatch):
+    """As for a user whom the system does not know: times hold for the process, and that is said."""
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RESNET_FUSED_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    table = TunedTable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not table
+    with pytest.warns(UserWarning, match="is not written"):
+        table.record("m", "q", TIMES)
+    assert table.times("m", "q") == TIMES
 
 
 def test_reading_writes_nothing(tmp_path):

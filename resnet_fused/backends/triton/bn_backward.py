@@ -154,7 +154,8 @@ def _reduce(grad, out, x, affine, relu, x2, affine2, mask, masked, memory_format
     if not grad.numel():
         return dense.empty_acc(grad, rows, C).zero_()
     grad, x, x2 = (dense.dense(t, memory_format) for t in (grad, x, x2))
-    mask, of_channels = dense.dense_mask(mask, grad), relu_mask.of_channels(grad)
+    like = grad if x is None else x  # strides of sizes 1 are anything: x's alone said which memory format
+    mask, of_channels = dense.dense_mask(mask, like), relu_mask.of_channels(like)
     out = dense.dense(out, memory_format) if relu and mask is None else None
     affine, affine2 = dense.dense(affine), dense.dense(affine2)
     sweep = sweep_of(grad)
