@@ -31,6 +31,8 @@ def _everyday(values, everyday, name=lambda value: value):
 
 
 problems = pytest.mark.parametrize("problem", _everyday(PROBLEMS, EVERYDAY, lambda p: p.id))
+# How a result is rounded does not depend on which pixels and taps it sums; on integers all are exact.
+ROUNDED = [p for p in PROBLEMS if p in TILES or p.id in EVERYDAY]
 modes = pytest.mark.parametrize("mode", _everyday(CONV_MODES, EVERYDAY_MODES))
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -49,7 +51,7 @@ def test_integers(cuda_conv_library, problem, mode, dtype):
     check_integers(convolutions, draw_case(mode, problem, dtype, True), dtype)
 
 
-@problems
+@pytest.mark.parametrize("problem", _everyday(ROUNDED, EVERYDAY, lambda p: p.id))
 @modes
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_against_float64(cuda_conv_library, problem, mode, dtype):
