@@ -37,6 +37,8 @@ def replace(path: Path, content) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())  # else the name may survive a power failure that the content does not
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):

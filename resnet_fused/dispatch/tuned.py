@@ -42,7 +42,7 @@ class TunedTable:
             try:
                 self._machines = _read(self.path)
             except (OSError, ValueError) as error:
-                warnings.warn(f"the tuning cache {self.path} is ignored: {error}", stacklevel=2)
+                warnings.warn(f"the tuning cache {self.path} is ignored, delete it to begin anew: {error}", stacklevel=2)
                 self._machines = {}
         return self._machines
 
