@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from resnet_fused.bench import environment
 from resnet_fused.bench.requirements import MissingPackage, require
-from resnet_fused.bench.result import to_json, write_atomically
+from resnet_fused.bench.result import Unwritable, check_writable, to_json, write_output
 from resnet_fused.cli.bench import positive
 
 FEWEST, MOST = 3, 15  # rounds
@@ -28,13 +28,14 @@ def add_options(parser: argparse.ArgumentParser, budget: int, chart: str) -> Non
 def execute(options: argparse.Namespace, name: str, run: Callable, show: Callable, svg: Callable[[Any], str]) -> int:
     """Runs, shows and writes; the exit status."""
     try:
+        check_writable(options.json, options.plot)
         result = run(options)
         show(result)
         if options.json:
-            write_atomically(options.json, to_json(result))
+            write_output(options.json, to_json(result))
         if options.plot:
-            write_atomically(options.plot, svg(result))
-    except MissingPackage as error:
+            write_output(options.plot, svg(result))
+    except (MissingPackage, Unwritable) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0

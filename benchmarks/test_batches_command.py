@@ -34,3 +34,24 @@ def test_files(mode, sizes, tmp_path, capsys, monkeypatch):
         best = min(("NCHW", "NHWC"), key=lambda layout: row["eager_ms_per_image"][layout]["median"])
         assert row["eager_best"] == best
     assert "<svg" in chart.read_text() and "batch   2  fused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ("--json", "--plot"))
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(option, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RESNET_FUSED_CACHE", "")  # which the command sets
+    monkeypatch.setattr(batches, "run", None)
+    assert batches.main([option, str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"batches.py: {tmp_path} cannot be written to: Is a directory\n"
+
+
+def test_a_disk_that_is_full_is_a_sentence(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("RESNET_FUSED_CACHE", "")  # which the command sets
+    monkeypatch.setattr(batches, "run", lambda options: {})
+    monkeypatch.setattr(batches, "show", lambda result: print("shown"))
+    monkeypatch.setattr("resnet_fused.bench.result.write_atomically", full)
+    path = tmp_path / "a.json"
+    assert batches.main(["--json", str(path)]) == 1
+    assert capsys.readouterr() == ("shown\n", f"batches.py: {path} cannot be written to: No space left on device\n")

@@ -32,3 +32,9 @@ def test_a_small_block(tmp_path):
                "conv_dgrad_kernel": 8 + 2 + 2 + 2 + 4, "conv_wgrad_kernel": 18}  # fmt: skip
     for name, units in formula.items():
         assert units <= read[name] <= units + 0.8, name  # and weights and constants per channel
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(traffic, "measure", None)
+    assert traffic.main(["--json", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"traffic.py: {tmp_path} cannot be written to: Is a directory\n"

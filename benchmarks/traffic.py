@@ -27,7 +27,7 @@ import torch
 
 import resnet_fused
 from resnet_fused.bench import environment
-from resnet_fused.bench.result import to_json, write_atomically
+from resnet_fused.bench.result import Unwritable, check_writable, to_json, write_output
 from resnet_fused.cli.bench import positive
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the emulator is
@@ -81,6 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=positive, default=56, metavar="S", help="height and width")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
+    try:
+        check_writable(options.json)
+        run(options)
+    except Unwritable as error:
+        print(f"traffic.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, show and write."""
     result = measure(options.batch, options.size)
     print(f"{result['units_fused_counted']:.1f} units counted ({result['units_fused_formula']} by formula), "
           f"{result['counted_to_eager']:.3f} of eager's {result['units_eager_formula']}")  # fmt: skip
@@ -88,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = ["python", "benchmarks/traffic.py", "--batch", options.batch, "--size", options.size]
         result = {"command": shlex.join(map(str, command)), "date": time.strftime("%Y-%m-%d"), **result,
                   "versions": environment.versions()}  # fmt: skip
-        write_atomically(options.json, to_json(result))
-    return 0
+        write_output(options.json, to_json(result))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,21 @@ DESCRIPTION = "Builds for the GPU of this machine, tests, and races the CUDA ker
 BUDGET = 540
 
 
+def expression(text: str) -> str:
+    """A regular expression, for argparse."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
+    return text
+
+
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gpu_check", description=DESCRIPTION, allow_abbrev=False)
     option = parser.add_argument
     option("--budget", type=float, default=BUDGET, metavar="SECONDS", help="in all (default: %(default)s)")
     option("--quick", action="store_true", help="only the build, a few tests and a race of each model")
-    option("--only", default="", metavar="REGEX",
+    option("--only", type=expression, default="", metavar="REGEX",
            help="besides the build, parts whose name has a match of this regular expression")  # fmt: skip
     option("--resume", type=Path, metavar="FILE", help="go on with a result: what it has is not run again")
     option("--folder", type=Path, metavar="DIR",
@@ -97,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.resume:
         path = options.resume
         try:
-            kept = record.Record.resumed(path, command(options), device["name"])
+            kept = record.Record.resumed(path, command(options), device)
         except (OSError, ValueError) as error:
             print(f"gpu_check: {error}", file=sys.stderr)
             return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import re
@@ -13,6 +14,9 @@ import torch
 
 from .part import Report
 from .plan import Settings
+from .process import ROOT
+
+SOURCES = (".py", ".cpp", ".cu", ".h", ".cuh")
 
 
 def run(settings: Settings, report: Report) -> None:
@@ -20,8 +24,9 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what the kernels are built and compared with."""
+    """Of the kernels, and of what they are built and compared with."""
     return {
+        "sources": sources(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -31,6 +36,17 @@ def versions() -> dict[str, str | None]:
         "nvcc": ask("nvcc", "--version", pattern=r"release ([\d.]+)"),
         "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", pattern=r"([\d.]+)"),
     }
+
+
+def sources() -> str:
+    """A digest of the package, its kernels and their build, whether they are committed or not."""
+    digest = hashlib.sha256()
+    files = [path for folder in ("csrc", "resnet_fused") for path in (ROOT / folder).rglob("*")]
+    for path in sorted([ROOT / "setup.py", *files]):
+        if path.suffix in SOURCES:
+            text = path.read_bytes()
+            digest.update(f"{path.relative_to(ROOT)} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:12]
 
 
 def device_facts() -> dict[str, Any]:

@@ -47,13 +47,20 @@ class Record:
         return cls(path, {"schema": SCHEMA, "command": command, "date": today(), "seconds": 0.0, **facts, "parts": []})
 
     @classmethod
-    def resumed(cls, path: Path, command: str, device: str) -> "Record":
-        """What was done stays, but for the build: this may be another machine. ValueError for another kind of file."""
+    def resumed(cls, path: Path, command: str, device: dict[str, Any]) -> "Record":
+        """What was done stays, but for the build: this may be another machine.
+
+        ValueError for another kind of file, and for another device, other versions or other kernels, whose times are
+        not to be mixed with these.
+        """
         data = json.loads(path.read_text())
         if data.get("schema") != SCHEMA or "parts" not in data:
             raise ValueError(f"{path.name} is not a result of gpu-check with schema {SCHEMA}")
-        if data["device"]["name"] != device:
-            raise ValueError(f"{path.name} is of {data['device']['name']}, but this is {device}")
+        if data["device"]["name"] != device["name"]:
+            raise ValueError(f"{path.name} is of {data['device']['name']}, but this is {device['name']}")
+        differing = differences(data["device"]["versions"], device["versions"])
+        if differing:
+            raise ValueError(f"{path.name} cannot be resumed: it has {', '.join(differing)}")
         data["parts"] = [part for part in data["parts"] if part["status"] == "done" and part["kind"] != "build"]
         data["command"] = f"{data['command']}; {command}"
         return cls(path, data)
@@ -94,6 +101,13 @@ class Record:
         self.data["seconds"] = time.monotonic() - self._start
         self.data["bad"] = self.bad()
         write_atomically(str(self.path), to_json(self.data))
+
+
+def differences(recorded: dict[str, str | None], here: dict[str, str | None]) -> list[str]:
+    """The versions that are not the same, each in words."""
+    names = dict.fromkeys([*recorded, *here])
+    return [f"{name} {recorded.get(name)}, where {here.get(name)} is here"
+            for name in names if recorded.get(name) != here.get(name)]  # fmt: skip
 
 
 def cleaned(value: Any) -> Any:

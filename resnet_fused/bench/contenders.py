@@ -143,7 +143,7 @@ def resolve(spec: str) -> Contender:
     if not target:
         raise ValueError(f"unknown contender {name!r}: choose among {', '.join(_BUILT_IN)} or NAME=module:function")
     module, _, function = target.partition(":")
-    if not name or not module or not function:
+    if not name or not module or module.startswith(".") or not function:
         raise ValueError(f"contender {spec!r} should read NAME=module:function")
     prepare = getattr(importlib.import_module(module), function)
     return Contender(name, name, torch.channels_last, prepare)

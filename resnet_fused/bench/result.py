@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
 import tempfile
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Iterator
 
 from . import contenders
 from .race import Entry, Race
@@ -107,20 +109,59 @@ def bad(job: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def write_atomically(path: str, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+class Unwritable(OSError):
+    """A result cannot be written where it was asked for; the message says why."""
+
+
+@contextlib.contextmanager
+def _unwritable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(f"{path} cannot be written to: {error.strerror or error}") from error
+
+
+def check_writable(*paths: str | None) -> None:
+    """Before the work: make the folders of those that are given and write in them, leaving no file; or Unwritable."""
+    for path in filter(None, paths):
+        with _unwritable(path):
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            tempfile.TemporaryFile(dir=_folder_of(path)).close()
+
+
+def write_output(path: str, text: str) -> None:
+    """write_atomically with words for the user where that fails: Unwritable."""
+    with _unwritable(path):
+        write_atomically(path, text)
+
+
+def _folder_of(path: str) -> str:
+    """The folder, made if need be."""
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError:  # "File exists" would be about a folder that nobody named
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from None
+    return folder
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part, even after a power failure."""
+    folder = _folder_of(path)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # the new name could reach the disk before the text
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 is for secrets
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # an interrupt came after the replacement
+            os.unlink(temporary)
         raise
 
 

@@ -7,17 +7,18 @@ import os
 import shlex
 import sys
 import time
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from ..bench import contenders, environment, result, table
 from ..bench.job import CIFAR, MODELS, MODES, Job
-from ..bench.process import WorkerFailed
+from ..bench.process import WorkerFailed, termination_as_interrupt
 from ..bench.race import run_race
 from ..bench.requirements import MissingPackage, require
 from ..models import entry
 
 DEFAULT_MODELS = ("resnet18", "resnet50")
 DEFAULT_BUDGET = 255  # seconds; of five minutes this leaves some for starting, reporting and a busy machine
+REPORT_JSON, REPORT_PAGE = "result.json", "index.html"
 PRIVATE_OPTIONS = ("--json", "--report")  # their values are paths and stay out of the result
 
 
@@ -34,8 +35,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "bench", help="race eager, torch.compile, other engines and fused", allow_abbrev=False,
         description="Race eager NCHW, eager channels_last, torch.compile and fused, and in inference other engines, "
-        "on the same weights and the same real photographs, each in a process of its own, round robin. Exit status 1 "
-        "if any numbers are wrong.",
+        "on the same weights and the same real photographs, each in a process of its own, round robin. What is asked "
+        "for is written after every job, so that a failure or an interrupt leaves what was finished. Exit status 1 "
+        "if any numbers are wrong or missing.",
     )
     option = parser.add_argument
     option("--model", nargs="+", choices=(*MODELS, *CIFAR), default=list(DEFAULT_MODELS), metavar="MODEL",
@@ -115,12 +117,11 @@ def check_options(options: argparse.Namespace) -> None:
             options.parser.error(str(error))
 
 
-def race_all(jobs: Sequence[Job], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run the jobs one after the other behind one progress bar, printing each table as it is ready."""
+def race_all(jobs: Sequence[Job], options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Run the jobs one after the other behind one progress bar; each is printed and kept as soon as it is finished."""
     tqdm = require("tqdm", "tqdm", "the benchmark's progress bar").tqdm
     total = options.budget or (float("inf") if options.rounds else DEFAULT_BUDGET)
     start = time.monotonic()
-    finished = []
     # The bar counts seconds of the budget: how many steps fit is not known before they are run.
     with tqdm(total=total, unit="s", leave=False, disable=None, dynamic_ncols=True,
               bar_format="{desc:<44} |{bar}| {elapsed} of {total:.0f} s") as bar:
@@ -131,44 +132,82 @@ def race_all(jobs: Sequence[Job], options: argparse.Namespace) -> list[dict[str,
                 bar.set_description_str(f"{job.model} {job.mode}: {what}")
 
             race = run_race(job, specs_of(options, job.mode), budget, options.rounds, progress)
-            finished.append(result.job_result(race))
-            tqdm.write(table.job_table(finished[-1]) + "\n", file=sys.stdout)
-    return finished
+            finished = result.job_result(race)
+            tqdm.write(table.job_table(finished) + "\n", file=sys.stdout)
+            keep(finished)
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Race, print, write, and say by the exit status whether the numbers are right."""
+    """Race, print, write, and say by the exit status whether the numbers are right and all there.
+
+    What is finished is printed and written whatever becomes of the rest.
+    """
     check_options(options)
+    with termination_as_interrupt():
+        try:
+            check_outputs(options)
+        except (MissingPackage, result.Unwritable) as error:
+            print(f"resnet-fused bench: {error}", file=sys.stderr)
+            return 1
+        return race_and_keep(jobs_of(options), options, public_command(arguments))
+
+
+def race_and_keep(asked: Sequence[Job], options: argparse.Namespace, command: str) -> int:
+    """The races, with the files complete after each; the exit status."""
     start = time.time()
-    try:
-        asked = jobs_of(options)
-        jobs = race_all(asked, options)
-        outcome = {
-            "schema": result.SCHEMA,
-            "command": public_command(arguments),
-            "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
-            "seconds": time.time() - start,
-            "environment": environment.describe(options.threads, packages_raced(asked, options)),
-            "jobs": jobs,
-        }
+    outcome: dict[str, Any] = {
+        "schema": result.SCHEMA,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d", time.gmtime(start)),
+        "seconds": 0.0,
+        "environment": environment.describe(options.threads, packages_raced(asked, options)),
+        "jobs": [],
+        "missing": [f"{job.model} {job.mode}" for job in asked],
+    }
+
+    def keep(finished: dict[str, Any]) -> None:
+        outcome["jobs"].append(finished)
+        del outcome["missing"][0]
+        outcome["seconds"] = time.time() - start
         write_outputs(outcome, options)
-    except (MissingPackage, WorkerFailed) as error:
-        print(f"resnet-fused bench: {error}", file=sys.stderr)
-        return 1
-    wrong = [sentence for job in jobs for sentence in result.bad(job)]
-    for sentence in [table.conclusion(job) for job in jobs] + wrong:
+
+    status, ended = 0, ""
+    try:
+        try:
+            race_all(asked, options, keep)
+        except KeyboardInterrupt:
+            if outcome["jobs"]:
+                write_outputs(outcome, options)  # this may be what was interrupted
+            raise
+    except KeyboardInterrupt:
+        status, ended = 130, "interrupted"
+    except (MissingPackage, WorkerFailed, OSError, MemoryError) as error:
+        status, ended = 1, f"resnet-fused bench: {str(error) or 'out of memory'}"
+    wrong = [sentence for job in outcome["jobs"] for sentence in result.bad(job)]
+    for sentence in [table.conclusion(job) for job in outcome["jobs"]] + wrong:
         print(sentence)
+    if options.report and outcome["jobs"]:
+        print(f"report: {os.path.join(options.report, REPORT_PAGE)}")
+    if ended:
+        missing = ", ".join(outcome["missing"])
+        print(ended + (f"; not finished: {missing}" if missing else ""), file=sys.stderr)
+    return status or (1 if wrong else 0)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """MissingPackage or Unwritable before the races, not behind them."""
+    result.check_writable(options.json)
     if options.report:
-        print(f"report: {os.path.join(options.report, 'index.html')}")
-    return 1 if wrong else 0
+        require("jinja2", "jinja2", "the report page")
+        result.check_writable(*(os.path.join(options.report, name) for name in (REPORT_JSON, REPORT_PAGE)))
 
 
 def write_outputs(outcome: dict[str, Any], options: argparse.Namespace) -> None:
     """The JSON and the report page, where asked for."""
     if options.json:
-        result.write_atomically(options.json, result.to_json(outcome))
+        result.write_output(options.json, result.to_json(outcome))
     if options.report:
         from ..bench import report
 
-        result.write_atomically(os.path.join(options.report, "result.json"), result.to_json(outcome))
-        result.write_atomically(os.path.join(options.report, "index.html"), report.render(outcome))
+        result.write_output(os.path.join(options.report, REPORT_JSON), result.to_json(outcome))
+        result.write_output(os.path.join(options.report, REPORT_PAGE), report.render(outcome))

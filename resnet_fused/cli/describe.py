@@ -14,7 +14,7 @@ import torch
 
 from .. import models
 from ..bench.requirements import MissingPackage
-from ..bench.result import to_json, write_atomically
+from ..bench.result import Unwritable, check_writable, to_json, write_output
 from ..bench.table import grid
 from ..models import outline
 from .bench import positive
@@ -152,18 +152,19 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         descriptions = [describe(name, options.image, options.batch) for name in dict.fromkeys(options.models)]
     except ValueError as error:
         options.parser.error(str(error))
-    print(text(descriptions))
-    for description in descriptions if options.layers else ():
-        print(f"\n{layer_table(description)}", end="")
     try:
+        check_writable(options.json, options.svg)
+        print(text(descriptions))
+        for description in descriptions if options.layers else ():
+            print(f"\n{layer_table(description)}", end="")
         if options.json:
             result = {"schema": SCHEMA, "models": [as_dictionary(description) for description in descriptions]}
-            write_atomically(options.json, to_json(result))
+            write_output(options.json, to_json(result))
         if options.svg:
             from .structure_chart import svg
 
-            write_atomically(options.svg, svg(descriptions))
-    except MissingPackage as error:
+            write_output(options.svg, svg(descriptions))
+    except (MissingPackage, Unwritable) as error:
         print(f"resnet-fused describe: {error}", file=sys.stderr)
         return 1
     return 0

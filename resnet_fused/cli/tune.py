@@ -51,6 +51,33 @@ def _jobs(options: argparse.Namespace) -> Iterator[job.Job]:
                 yield job.Job(model, mode, batch, options.image, threads=options.threads)
 
 
+class _Mistake(ValueError):
+    """Something asked for that cannot be measured here; the message says why."""
+
+
+def _check_device(name: str) -> None:
+    try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither cpu nor cuda")
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise _Mistake(f"--device {name} cannot be used here: {reason}") from error
+
+
+def _check_size(which: job.Job) -> None:
+    """Of a training step: a batch norm that gets a single value cannot normalise it."""
+    with torch.device("meta"):
+        model = job.build_model(which)
+        images = torch.empty(which.batch, 3, which.image, which.image)
+    try:
+        model(images)
+    except ValueError as error:
+        size = f"{which.image}x{which.image}"
+        raise _Mistake(f"{which.batch} image of {size} is too small to train {which.model}: name another --image or "
+                       "--batch") from error
+
+
 def _precision(options: argparse.Namespace) -> AbstractContextManager:
     device, dtype = torch.device(options.device).type, DTYPES[options.autocast or "float32"]
     return torch.autocast(device, dtype, enabled=options.autocast is not None)
@@ -71,12 +98,15 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Measure, and print what each unit will run, with the times."""
     try:
         tqdm = require("tqdm", "tqdm", "the progress bar").tqdm
+        _check_device(options.device)
+        for which in filter(lambda which: which.training, _jobs(options)):
+            _check_size(which)
         torch.set_num_threads(options.threads)
         with tqdm(leave=False, disable=None, dynamic_ncols=True) as bar:
             for which in _jobs(options):
                 explanation = tune_job(which, options, bar)
                 tqdm.write(f"{which.model} {which.mode}, batch {which.batch}\n{explanation}\n", file=sys.stdout)
-    except MissingPackage as error:
+    except (MissingPackage, _Mistake) as error:
         print(f"resnet-fused tune: {error}", file=sys.stderr)
         return 1
     print(f"remembered in {dispatch.table_path()}")

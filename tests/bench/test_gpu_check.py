@@ -205,12 +205,45 @@ def test_a_killed_command_leaves_a_whole_file(tmp_path):
     assert found["bad"] == ["one failed: it was interrupted"]
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert [record.free_path(tmp_path, name).name for name in ("x.json", "z.json")] == ["x_2.json", "z.json"]
-    assert record.Record.resumed(tmp_path / "x.json", "again", "a GPU").data["parts"] == []
+
+
+def test_what_is_resumed(tmp_path):
+    """A result of this device, these versions and these kernels alone: others' times are not mixed with these."""
+    versions = {"torch": "2.14", "driver": "580", "sources": "abc"}
+    gpu = {"name": "a GPU", "versions": versions}
+    record.Record.new(tmp_path / "x.json", "command", device=gpu).started(plan.Part("one", "rates", 1.0))
+    assert record.Record.resumed(tmp_path / "x.json", "again", gpu).data["parts"] == []
     with pytest.raises(ValueError, match="is of a GPU, but this is another"):
-        record.Record.resumed(tmp_path / "x.json", "again", "another")
+        record.Record.resumed(tmp_path / "x.json", "again", {**gpu, "name": "another"})
+    for change, words in (({"torch": "2.15"}, "torch 2.14, where 2.15 is here"),
+                          ({"driver": "590"}, "driver 580, where 590 is here"),
+                          ({"sources": "abd"}, "sources abc, where abd is here"),
+                          ({"nvcc": "13"}, "nvcc None, where 13 is here")):  # fmt: skip
+        with pytest.raises(ValueError) as raised:
+            record.Record.resumed(tmp_path / "x.json", "again", {**gpu, "versions": {**versions, **change}})
+        assert str(raised.value) == f"x.json cannot be resumed: it has {words}"
     with pytest.raises(ValueError, match="not a result of gpu-check"):
         (tmp_path / "y.json").write_text("{}")
-        record.Record.resumed(tmp_path / "y.json", "again", "a GPU")
+        record.Record.resumed(tmp_path / "y.json", "again", gpu)
+
+
+def test_the_sources_digest_tells_kernels_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
+    for name in ("setup.py", "csrc/cuda/a.cu", "resnet_fused/b.py", "csrc/notes.md"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    first = facts.versions()["sources"]
+    (tmp_path / "csrc/notes.md").write_text("other words")
+    assert facts.sources() == first and len(first) == 12
+    (tmp_path / "csrc/cuda/a.cu").write_text("another kernel")
+    assert facts.sources() != first
+
+
+def test_a_bad_regular_expression_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.options_of(["--only", "("])
+    assert ended.value.code == 2 and "'(' is not a regular expression: missing )" in capsys.readouterr().err
 
 
 def test_a_part_that_hangs(monkeypatch):

@@ -1,12 +1,15 @@
 """``resnet-fused bench`` end to end on a tiny job, and its parts."""
 
+import errno
 import html
 import importlib.metadata
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 
 from resnet_fused.bench import contenders, report, result, table  # noqa: E402
+from resnet_fused.bench.process import WorkerFailed  # noqa: E402
+from resnet_fused.bench.race import Entry, Race  # noqa: E402
 from resnet_fused.bench.requirements import MissingPackage, require  # noqa: E402
 from resnet_fused.cli import build_parser, main  # noqa: E402
 from resnet_fused.cli import bench as command  # noqa: E402
@@ -245,6 +250,7 @@ def test_budget_is_shared_by_arithmetic_and_start_up():
     (["--contenders", "nobody"], "unknown contender 'nobody'"),
     (["--contenders", "x=nothing"], "NAME=module:function"),
     (["--contenders", "x=no_such_module:f"], "no_such_module"),
+    (["--contenders", "x=.a:b"], "'x=.a:b' should read NAME=module:function"),
     (["--contenders", "nchw", "nchw"], "a name of its own"),
     (["--batch", "0"], "at least 1"),
 ])
@@ -252,6 +258,172 @@ def test_wrong_usage_is_said_before_anything_runs(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["bench", *arguments])
     assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+MEMORY = {"peak_rss_bytes": 2, "peak_rss_growth_bytes": 1, "saved_for_backward_bytes": None}
+THREE = ["bench", "--model", "resnet18", "resnet34", "resnet50", "--mode", "infer", "--threads", "1"]
+
+
+def raced(job):
+    """Fused in 2 s beside eager in 3 s, both right."""
+    eager = {layout: {"output": 1e-6, "gradients": {}} for layout in ("nchw", "channels_last")}
+    oracle = {"images": 2, "steps": 1, "eager": eager, "scales": {"output": 1.0, "gradients": {}}}
+    entries = [Entry(spec, [seconds] * 2, [seconds] * 3, MEMORY, eager["nchw"])
+               for spec, seconds in (("nchw", 3.0), ("fused", 2.0))]  # fmt: skip
+    return Race(job, oracle, entries, 3, 9.0, {})
+
+
+@pytest.fixture
+def races(monkeypatch):
+    """``races(end)``: the second of the jobs does not race but calls ``end``."""
+
+    def put(end):
+        def race(job, *_):
+            if job.model == "resnet34":
+                end()
+            return raced(job)
+
+        monkeypatch.setattr(command, "run_race", race)
+
+    return put
+
+
+def models_of(path):
+    outcome = json.loads(path.read_text())
+    return [job["model"] for job in outcome["jobs"]], outcome["missing"]
+
+
+def test_each_finished_job_is_in_the_files_at_once(tmp_path, races, capsys):
+    files = tmp_path / "new" / "r.json", tmp_path / "page" / "result.json"
+    page, found = tmp_path / "page" / "index.html", []
+    races(lambda: found.extend([*map(models_of, files), page.read_text()]))
+    assert main([*THREE, "--json", str(files[0]), "--report", str(page.parent)]) == 0
+    first = ["resnet18"], ["resnet34 infer", "resnet50 infer"]
+    assert found[:2] == [first, first] and "Not finished: resnet34 infer, resnet50 infer." in found[2]
+    everything = ["resnet18", "resnet34", "resnet50"], []
+    assert list(map(models_of, files)) == [everything] * 2 and "Not finished" not in page.read_text()
+    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "result.json"]
+    assert not capsys.readouterr().err
+
+
+def fails():
+    raise WorkerFailed("the process was killed by SIGKILL")
+
+
+def no_memory():
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def interrupts():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("end, status, said", (
+    (fails, 1, "resnet-fused bench: the process was killed by SIGKILL"),
+    (no_memory, 1, "resnet-fused bench: [Errno 12] Cannot allocate memory"),
+    (interrupts, 130, "interrupted"),
+))  # fmt: skip
+def test_what_ends_the_races_leaves_the_finished_jobs(end, status, said, tmp_path, races, capsys):
+    races(end)
+    assert main([*THREE, "--json", str(tmp_path / "r.json"), "--report", str(tmp_path)]) == status
+    captured = capsys.readouterr()
+    assert captured.err == f"{said}; not finished: resnet34 infer, resnet50 infer\n"
+    assert "resnet18 infer, batch 16" in captured.out and "resnet18 infer: fused runs at 1.50x" in captured.out
+    assert models_of(tmp_path / "r.json") == (["resnet18"], ["resnet34 infer", "resnet50 infer"])
+    assert "1.50x" in (tmp_path / "index.html").read_text()
+
+
+def test_an_interrupt_while_the_page_is_made_does_not_lose_it(tmp_path, races, monkeypatch):
+    races(lambda: None)
+    render, calls = report.render, []
+
+    def interrupted(outcome):
+        calls.append(outcome)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return render(outcome)
+
+    monkeypatch.setattr(report, "render", interrupted)
+    assert main([*THREE, "--report", str(tmp_path)]) == 130
+    assert models_of(tmp_path / "result.json") == (["resnet18", "resnet34"], ["resnet50 infer"])
+    assert "Not finished: resnet50 infer." in (tmp_path / "index.html").read_text()
+
+
+def test_races_that_end_before_any_job_leave_an_older_result(tmp_path, monkeypatch, capsys):
+    (tmp_path / "r.json").write_text("older")
+    monkeypatch.setattr(command, "run_race", lambda *_: interrupts())
+    assert main([*THREE, "--json", str(tmp_path / "r.json")]) == 130
+    assert (tmp_path / "r.json").read_text() == "older"
+    assert capsys.readouterr().err == "interrupted; not finished: resnet18 infer, resnet34 infer, resnet50 infer\n"
+
+
+def test_sigterm_is_an_interrupt(tmp_path, races, capsys):
+    """Twice, as timeout sends it: the second does not disturb the clean-up of what the first ended."""
+    before, steps = signal.getsignal(signal.SIGTERM), []
+
+    def terminated():
+        with tempfile.TemporaryDirectory(dir=tmp_path, prefix="race-"):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                steps.append("went on")
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                steps.append("cleaned up")
+
+    races(terminated)
+    assert main([*THREE, "--json", str(tmp_path / "r.json")]) == 130
+    assert steps == ["cleaned up"] and signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    assert models_of(tmp_path / "r.json") == (["resnet18"], ["resnet34 infer", "resnet50 infer"])
+    assert capsys.readouterr().err == "interrupted; not finished: resnet34 infer, resnet50 infer\n"
+
+
+@pytest.mark.parametrize("options, path, why", (
+    (["--json", "{}/file/r.json"], "{}/file/r.json", "Not a directory"),
+    (["--json", "{}/file/new/r.json"], "{}/file/new/r.json", "Not a directory"),
+    (["--json", "{}"], "{}", "Is a directory"),
+    (["--report", "{}/file"], "{}/file/result.json", "Not a directory"),
+))  # fmt: skip
+def test_places_are_tried_before_the_races(options, path, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "run_race", None)
+    (tmp_path / "file").write_text("kept")
+    assert main([*THREE, *(option.format(tmp_path) for option in options)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"resnet-fused bench: {path.format(tmp_path)} cannot be written to: {why}\n"
+    assert not captured.out and (tmp_path / "file").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch, capsys):
+    """Root may write anywhere, so that the refusal is made up."""
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(command, "run_race", None)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert main([*THREE, "--json", str(tmp_path / "r.json")]) == 1
+    assert capsys.readouterr().err == f"resnet-fused bench: {tmp_path}/r.json cannot be written to: Permission denied\n"
+
+
+def test_a_disk_that_is_full_is_a_sentence(tmp_path, races, monkeypatch, capsys):
+    races(lambda: monkeypatch.setattr(os, "replace", no_space))
+    path = tmp_path / "r.json"
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert main([*THREE, "--json", str(path)]) == 1
+    captured = capsys.readouterr()
+    why = f"{path} cannot be written to: No space left on device"
+    assert captured.err == f"resnet-fused bench: {why}; not finished: resnet50 infer\n"
+    assert "resnet34 infer: fused runs at" in captured.out and models_of(path)[0] == ["resnet18"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_report_needs_its_package_before_the_races(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setattr(command, "run_race", None)
+    assert main([*THREE, "--report", str(tmp_path)]) == 1
+    assert "the report page needs jinja2" in capsys.readouterr().err
 
 
 def test_missing_package_says_how_to_install_it():
@@ -270,3 +442,20 @@ def test_write_is_atomic(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         result.write_atomically(str(target), "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_written_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A power failure between the two would leave an empty file."""
+    synced, replace = [], os.replace
+
+    def sync(descriptor):
+        synced.append(os.fstat(descriptor).st_size)
+
+    def replaced(source, target):
+        assert synced == [len("text")]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replaced)
+    result.write_atomically(str(tmp_path / "r.json"), "text")
+    assert (tmp_path / "r.json").read_text() == "text"

@@ -141,6 +141,17 @@ def test_wrong_usage(arguments, words, tmp_path, capsys):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("option", ("--json", "--svg"))
+def test_a_place_that_cannot_be_written_to_is_a_sentence(option, tmp_path, capsys):
+    """Said before the table."""
+    (tmp_path / "file").write_text("kept")
+    for path, why in ((tmp_path / "file" / "a", "Not a directory"), (tmp_path, "Is a directory")):
+        assert main(["describe", "resnet20", option, str(path)]) == 1
+        captured = capsys.readouterr()
+        assert captured.err == f"resnet-fused describe: {path} cannot be written to: {why}\n" and not captured.out
+    assert (tmp_path / "file").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.slow
 def test_every_model_is_described(capsys):
     names = [name for name in models.list_models() if name != "resnet1202"]  # whose 1202 layers take many seconds

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from resnet_fused.cli import main
 
@@ -36,6 +37,22 @@ def test_measures_remembers_and_runs(tmp_path):
     again = _run(tmp_path)
     assert again.returncode == 0 and (tmp_path / "tuned.json").read_bytes() == before
     assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("arguments, words", (
+    (["--device", "foo"], "--device foo cannot be used here: Expected one of cpu, cuda"),
+    (["--device", "meta"], "--device meta cannot be used here: it is neither cpu nor cuda"),
+    (["--device", "cuda:99"], "--device cuda:99 cannot be used here: "),
+    (["--image", "32", "--batch", "2", "1"], "1 image of 32x32 is too small to train resnet18: name another --image"),
+))  # fmt: skip
+def test_a_mistake_is_a_sentence(arguments, words, tmp_path, capsys, monkeypatch):
+    """Said before anything is measured."""
+    monkeypatch.setenv("RESNET_FUSED_CACHE", str(tmp_path))
+    monkeypatch.setattr("resnet_fused.cli.tune.tune_job", None)
+    assert main([*SMALL[:3], "--threads", str(torch.get_num_threads()), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"resnet-fused tune: {words}") and captured.err.count("\n") == 1
+    assert not captured.out and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
