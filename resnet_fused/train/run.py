@@ -308,7 +308,7 @@ def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
     row = {
         "epoch": epoch,
         "step": epoch * steps,
-        "lr": state.scheduler.get_last_lr()[0],
+        "lr": settings.lr * optimise.rate(settings, (epoch * steps - 1) / steps),
         "train_loss": trained.loss,
         "train_accuracy": trained.accuracy,
         "test_loss": tested.loss,

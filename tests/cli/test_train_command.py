@@ -42,7 +42,7 @@ def test_a_run(images, tmp_path, capsys):
     # 10 units; in each epoch 4 steps and 2 evaluations; once on the meta device, to see that the images suffice
     assert Counter(r.backend for r in records) == {"cpu": 2 * (4 + 2) * 10, None: 10}
     text = capsys.readouterr().out.splitlines()
-    assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0125  train loss ")
+    assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0173  train loss ")
     rows = small.table(tmp_path / "a" / "b")
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
     best = max(rows, key=lambda row: float(row["ema_test_accuracy"]))
