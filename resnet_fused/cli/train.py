@@ -58,7 +58,8 @@ def _add_settings(option: Any) -> None:
     option("--schedule", choices=SCHEDULES,
            help="cosine, step (a tenth after half and three quarters of the epochs) or constant (default: cosine)")
     option("--warmup", type=float, metavar="E",
-           help="epochs in which the rate rises (default: 5, digits and images:demo 1)")
+           help="epochs in which the rate rises (default: 5, digits and images:demo 1, but at most all epochs except "
+           "the last)")
     option("--momentum", type=float, metavar="M", help="Nesterov's (default: 0.9)")
     option("--weight-decay", type=float, metavar="D", help="default: 5e-4, folders 1e-4")
     option("--no-bias-decay", action="store_true", help="do not decay batch norms and biases")

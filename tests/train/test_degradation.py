@@ -30,6 +30,9 @@ def test_settings_are_the_kinds_unless_given():
     plain, residual = (settings_of(experiment, model, 4) for model in ("plain20", "resnet20"))
     assert (plain.epochs, plain.lr, plain.image, plain.batch, plain.seed) == (25, 0.05, 16, 32, 4)
     assert {**asdict(plain), "model": "resnet20"} == asdict(residual)
+    # A warm-up that nobody asked for is no reason to refuse epochs.
+    short = [settings_of(Experiment({"data": "digits", "epochs": n}, (20, 56), (0,)), "plain20", 0) for n in (1, 2, 3)]
+    assert [(settings.epochs, settings.warmup) for settings in short] == [(1, 0), (2, 1), (3, 2)]
     shown = public_settings(Experiment({"data": "cifar10:/home/me", "epochs": 3, "warmup": 0}, (20, 56), (0,)))
     assert (shown["data"], shown["epochs"], shown["lr"]) == ("cifar10", 3, 0.1) and "seed" not in shown
     assert "/home/me" not in str(shown)

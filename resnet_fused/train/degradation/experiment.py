@@ -56,7 +56,7 @@ class Trained(NamedTuple):
 def settings_of(experiment: Experiment, model: str, seed: int) -> Settings:
     """Of one network and seed; TrainError for values out of their range."""
     usual = _DEFAULTS.get(place_of(experiment.given["data"]).partition(":")[0], {})
-    return complete({**usual, **experiment.given, "model": model, "seed": seed})
+    return complete({**experiment.given, "model": model, "seed": seed}, usual)
 
 
 def public_settings(experiment: Experiment) -> dict[str, Any]:
