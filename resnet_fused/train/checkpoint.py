@@ -52,6 +52,11 @@ def exists(folder: str) -> bool:
     return os.path.lexists(os.path.join(folder, NAME))
 
 
+def missing(folder: str) -> TrainError:
+    """What is raised where there is no checkpoint to go on with."""
+    return TrainError(f"there is no {os.path.join(folder, NAME)} to resume from")
+
+
 def load(folder: str) -> dict[str, Any]:
     """The folder's checkpoint, its tensors on the CPU; TrainError where there is none, or it is not one of ours."""
     path = os.path.join(folder, NAME)
@@ -59,7 +64,7 @@ def load(folder: str) -> dict[str, Any]:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainError(f"there is no {path} to resume from") from error
+        raise missing(folder) from error
     except Exception as error:  # an unpickler of damaged bytes can raise anything
         raise TrainError(f"{path} is damaged, or no checkpoint of resnet-fused train; it was not loaded") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:

@@ -63,7 +63,8 @@ class _Run(NamedTuple):
 def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = print) -> Outcome:
     """Trains as the given settings and the data's defaults say, or goes on where a checkpoint ends.
 
-    given: fields of Settings by name; when resuming they may be left out. say: is told a line for each epoch. Writes
+    given: fields of Settings by name; when resuming they may be left out. With them, place.resume begins the run where
+    no epoch was saved yet. say: is told a line for each epoch, and one where a run to resume begins. Writes
     checkpoint.pt, metrics.csv and plot.svg into place.out. A KeyboardInterrupt ends the run after the last epoch that
     was finished. Sets torch's number of threads. Raises TrainError and MissingPackage, each with one sentence for the
     user.
@@ -77,6 +78,8 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
         going = ranks.together(functools.partial(_prepare, given, place, ranks, held))
         _check_agreement(going)
         going = going._replace(watch=ranks.together(functools.partial(_open, going, held)))
+        if place.resume and not going.rows and ranks.first:
+            say(f"no epoch is in {place.out} yet: the run begins")
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
         try:
@@ -125,11 +128,14 @@ def _title(settings: Settings) -> str:
 def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes, held: contextlib.ExitStack) -> _Run:
     """All that can fail for the user's mistakes fails here, before hours of training; without a word to the other
     processes, which may have failed. held: where locks go."""
-    if place.resume and ranks.first and checkpoint.exists(place.out):
+    found = place.resume and checkpoint.exists(place.out)
+    if found and ranks.first:
         held.enter_context(folder_lock.locked(place.out))  # before it is read, by whose writer it may be replaced
     for module, package in (("torchvision", "torchvision"), ("tqdm", "tqdm"), ("matplotlib.figure", "matplotlib")):
         require(module, package, "training", extra="train")
-    saved = checkpoint.load(place.out) if place.resume else None
+    if place.resume and not found:
+        _check_beginning(given, place.out)
+    saved = checkpoint.load(place.out) if found else None
     if saved is not None:
         settings = resumed(restored(saved["settings"]), given)
     else:
@@ -170,7 +176,7 @@ def _open(going: _Run, held: contextlib.ExitStack) -> Callable[[metrics.Row], An
     if not going.ranks.first:
         return going.watch
     _make_folder(place.out)
-    if not place.resume:
+    if not rows:
         held.enter_context(folder_lock.locked(place.out))
         _refuse_another_run(going.settings, place.out)  # which may have begun since
     watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
@@ -192,6 +198,19 @@ def _refuse_another_run(settings: Settings, out: str) -> None:
     what = f"with other settings ({', '.join(differing)})" if differing else "with these settings"
     go_on = "" if differing else "go on with --resume, or "
     raise TrainError(f"{out} holds another run's checkpoint, {what}: {go_on}name another folder with --out")
+
+
+def _check_beginning(given: Mapping[str, Any], out: str) -> None:
+    """--resume begins a run that died before its first checkpoint, but not where something else may be meant."""
+    ours = {folder_lock.NAME, board.NAME, checkpoint.PARTIAL, checkpoint.NAME}  # the last: if it is there since
+    try:
+        others = set(os.listdir(out)) - ours
+    except FileNotFoundError:
+        others = set()
+    except OSError as error:
+        raise checkpoint.missing(out) from error
+    if others or "data" not in given:
+        raise checkpoint.missing(out)
 
 
 def _check_device(settings: Settings, ranks: Processes) -> None:
