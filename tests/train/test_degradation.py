@@ -15,6 +15,7 @@ import small
 from resnet_fused.cli import build_parser
 from resnet_fused.train import TrainError, checkpoint
 from resnet_fused.train.degradation import DEPTHS, Experiment, Trained, chart, findings, processes, public_settings
+from resnet_fused.train.degradation import experiment as experiment_module
 from resnet_fused.train.degradation.experiment import settings_of, train
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -126,6 +127,24 @@ def test_another_experiments_folder_is_left_alone(tmp_path, scripts):
     with pytest.raises(TrainError, match="--data was digits, now folder:/other"):
         train(Experiment({"data": "folder:/other", "lr": 0.3}, (8, 14), (0,)), str(tmp_path), 1)
     assert os.listdir(tmp_path) == ["plain8-seed0"]
+
+
+def test_data_may_move(tmp_path, monkeypatch):
+    """What is finished is not repeated, and what is not goes on with the data where they are now."""
+    rows = [{"train_accuracy": 0.5, "test_accuracy": 0.25}]
+    for model in ("plain8", "resnet8", "plain14", "resnet14"):
+        settings = settings_of(Experiment({"data": "folder:/old", "epochs": 2}, (8, 14), (0,)), model, 0)
+        (tmp_path / f"{model}-seed0").mkdir()
+        content = {"settings": asdict(settings), "rows": rows * (1 if model == "plain14" else 2), "ran": []}
+        checkpoint.save(str(tmp_path / f"{model}-seed0"), content)
+    started = []
+    monkeypatch.setattr(experiment_module, "run_all", lambda tasks, *_: started.extend(task.command() for task in tasks))
+    moved = Experiment({"data": "folder:/new", "epochs": 2}, (8, 14), (0,))
+    assert [len(one.rows) for one in train(moved, str(tmp_path), 1)] == [2, 1, 2, 2]
+    (command,) = started
+    assert command[command.index("--data") + 1] == "folder:/new" and "--resume" in command and "plain14" in command
+    with pytest.raises(TrainError, match="seed0: cannot resume with other settings: --data was folder:/old, now cifar"):
+        train(Experiment({"data": "cifar10:/new", "epochs": 2}, (8, 14), (0,)), str(tmp_path), 1)
 
 
 def trained(errors):

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 from resnet_fused import models
 from resnet_fused.train import checkpoint, folder_lock
 from resnet_fused.train.degradation.processes import Task, run_all
-from resnet_fused.train.settings import Settings, TrainError, complete, differences, place_of, restored
+from resnet_fused.train.settings import Settings, TrainError, complete, place_of, restored, resumed
 
 FAMILIES = ("plain", "resnet")
 # Where they differ from those of training: a rate at which 56 layers with shortcuts learn well, and epochs enough for
@@ -125,12 +125,15 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
 
 
 def _saved(task: Task) -> dict[str, Any]:
-    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data."""
+    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data.
+
+    As when resuming, the data's folder may be another one.
+    """
     if not checkpoint.exists(task.folder):
         return {"rows": [], "ran": []}
     saved = checkpoint.load(task.folder)
-    differing = differences(restored(saved["settings"]), task.settings)
-    if differing:
-        words = f"cannot resume with other settings: {', '.join(differing)}"
-        raise TrainError(f"{task.folder}: {words}; name another folder with --out")
+    try:
+        resumed(restored(saved["settings"]), asdict(task.settings))
+    except TrainError as error:
+        raise TrainError(f"{task.folder}: {error}; name another folder with --out") from error
     return {"rows": saved["rows"], "ran": saved["ran"]}
