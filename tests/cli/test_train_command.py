@@ -70,7 +70,16 @@ def test_eager_is_the_same_run_unfused(images, tmp_path):
         assert float(rows["fused"][column]) == pytest.approx(float(rows["eager"][column]), rel=1e-4), column
 
 
-def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def sigterm_is_lost():
+    """For a test to fail, and not to die, where nobody handles it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    assert signal.signal(signal.SIGTERM, before) == signal.SIG_IGN, "a run changed how signals are handled after it"
+
+
+@pytest.mark.parametrize("received", (signal.SIGINT, signal.SIGTERM))
+def test_interrupted(received, sigterm_is_lost, images, tmp_path, capsys, monkeypatch):
     """In the middle of the second epoch: a sentence, status 130, and the command that it names goes on."""
     trains, steps = loop.train_epoch, []
 
@@ -79,7 +88,7 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
             progress(number)
             steps.append(number)
             if len(steps) == 6:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), received)
 
         return trains(model, state, batches, settings, count, *ranks)
 
@@ -91,6 +100,19 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.pt", "metrics.csv", "plot.svg"]
     assert train(*expected.split("resnet-fused train ")[1].split()) == 0
     assert len(small.table(tmp_path)) == 2 and checkpoint.load(tmp_path)["epoch"] == 2
+
+
+def test_closed_output_ends_the_run_quietly(images, tmp_path):
+    """As by `| head -1`: no traceback, and a checkpoint to go on with."""
+    command = [sys.executable, "-m", "resnet_fused", "train", "--data", f"folder:{images}", *SHORT, "--image", "8"]
+    with subprocess.Popen([*command, "--epochs", "1000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stdout.readline().startswith("epoch    1/1000 ")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+    saved = checkpoint.load(tmp_path)
+    assert 2 <= saved["epoch"] < 1000 and len(small.table(tmp_path)) == len(saved["rows"]) == saved["epoch"]
 
 
 MISTAKES = {

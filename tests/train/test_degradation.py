@@ -117,6 +117,24 @@ def test_interrupted_all_end(scripts, tmp_path, number):
     assert not alive.exists() and signal.getsignal(signal.SIGTERM) == before
 
 
+def test_one_that_lost_its_signal_ends_at_its_next_line(scripts, tmp_path):
+    """An exception raised by a signal is lost where Python can only write that it ignores it."""
+    survived = tmp_path / "survived"
+    deaf = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('epoch 1/2', flush=True)
+for _ in range(100): time.sleep(0.05), print('a line', flush=True)
+pathlib.Path({str(survived)!r}).touch()"""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processes.run_all(scripts(deaf), 1, lambda task: None, interrupt)
+    assert not survived.exists()
+
+
 def test_another_experiments_folder_is_left_alone(tmp_path, scripts):
     settings = settings_of(Experiment({"data": "digits", "lr": 0.3}, (8, 14), (0,)), "plain8", 0)
     (tmp_path / "plain8-seed0").mkdir()
