@@ -7,7 +7,7 @@ import functools
 import os
 import time
 from dataclasses import asdict
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import torch
 from torch import nn
@@ -105,19 +105,21 @@ def _check_agreement(going: _Run) -> None:
 def _train(going: _Run, say: Callable[[str], Any]) -> Outcome:
     settings, place, interrupted = going.settings, going.place, False
     unfused = backend(EAGER) if settings.eager else contextlib.nullcontext()
-    with unfused:
-        try:
+    try:
+        with unfused:
             for epoch in range(len(going.rows) + 1, settings.epochs + 1):
                 row = _epoch(going, epoch)
                 _save(going, [*going.rows, row])
                 going.rows.append(row)
                 if going.ranks.first:
-                    going.watch(row)
+                    with _writing(place.out):
+                        going.watch(row)
                     say(metrics.line(row, settings.epochs))
-        except KeyboardInterrupt:
-            interrupted = True
+    except KeyboardInterrupt:
+        interrupted = True
     if going.rows and going.ranks.first:
-        _written(plot.write, place.out, going.rows, _title(settings))
+        with _writing(place.out):
+            plot.write(place.out, going.rows, _title(settings))
     return Outcome(going.rows, settings, interrupted, going.ranks.first)
 
 
@@ -179,9 +181,10 @@ def _open(going: _Run, held: contextlib.ExitStack) -> Callable[[metrics.Row], An
     if not rows:
         held.enter_context(folder_lock.locked(place.out))
         _refuse_another_run(going.settings, place.out)  # which may have begun since
-    watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
-    if rows:
-        _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
+    with _writing(place.out):
+        watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
+        if rows:
+            metrics.write(place.out, rows)  # the process may have died between the checkpoint and the table
     return watch
 
 
@@ -289,14 +292,16 @@ def _save(going: _Run, rows: list[dict[str, Any]]) -> None:
         "processes": going.ranks.size,
         "torch": str(torch.__version__),
     })  # fmt: skip
-    _written(metrics.write, out, rows)
+    with _writing(out):
+        metrics.write(out, rows)
 
 
-def _written(write: Callable[..., None], out: str, *content: Any) -> None:
+@contextlib.contextmanager
+def _writing(out: str) -> Iterator[None]:
     try:
-        write(out, *content)
+        yield
     except OSError as error:
-        raise TrainError(f"the folder {out} cannot be written to: {error.strerror}") from error
+        raise TrainError(f"the folder {out} cannot be written to: {error.strerror or error}") from error
 
 
 def _epoch(going: _Run, epoch: int) -> dict[str, Any]:

@@ -164,6 +164,32 @@ def test_missing_packages_and_places_are_sentences(tmp_path, capsys, monkeypatch
     assert "file/folder cannot be made: Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("epochs", (0, 1))
+def test_tensorboard_that_cannot_be_written_is_a_sentence(epochs, images, tmp_path, capsys, monkeypatch):
+    """At once, as where a file is in its place, or after an epoch, as on a full disk: the checkpoint is whole."""
+    writing = pytest.importorskip("tensorboard.summary.writer.event_file_writer", reason="TensorBoard is optional")
+    if epochs == 0:
+        (tmp_path / "tensorboard").write_text("")
+        reason = "File exists"
+    else:
+        flush, done = writing.EventFileWriter.flush, lambda: (tmp_path / "metrics.csv").exists()
+        full = OSError(28, "No space left on device")
+
+        def flushed(writer):
+            if done():
+                raise full
+            flush(writer)
+
+        monkeypatch.setattr(writing.EventFileWriter, "flush", flushed)
+        reason = full.strerror
+    assert train("--data", f"folder:{images}", *SHORT, "--out", tmp_path, "--tensorboard") == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"resnet-fused train: the folder {tmp_path} cannot be written to: {reason}\n"
+    assert checkpoint.exists(tmp_path) == bool(epochs) and not captured.out
+    if epochs:
+        assert checkpoint.load(tmp_path)["epoch"] == 1 == len(small.table(tmp_path))
+
+
 def test_a_loss_that_is_no_number_ends_the_run(images, tmp_path, capsys):
     assert train("--data", f"folder:{images}", *SHORT, "--lr", 1e30, "--out", tmp_path) == 1
     error = capsys.readouterr().err
