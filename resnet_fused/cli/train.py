@@ -32,7 +32,8 @@ def add_parser(commands: Any) -> None:
     _add_settings(parser.add_argument)
     option = parser.add_argument
     option("--out", required=True, metavar="DIR", help="where checkpoint.pt, metrics.csv and plot.svg are written")
-    option("--resume", action="store_true", default=False, help="go on with the run in --out, whose settings hold; with --data, begin it if no epoch was saved yet")
+    option("--resume", action="store_true", default=False,
+           help="go on with the run in --out, whose settings hold; with --data, begin it if no epoch was saved yet")
     option("--threads", type=positive, default=None, metavar="T",
            help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their steps "
            "are too short to share)")

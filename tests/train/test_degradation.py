@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import small
@@ -153,16 +153,21 @@ def test_data_may_move(tmp_path, monkeypatch):
     for model in ("plain8", "resnet8", "plain14", "resnet14"):
         settings = settings_of(Experiment({"data": "folder:/old", "epochs": 2}, (8, 14), (0,)), model, 0)
         (tmp_path / f"{model}-seed0").mkdir()
-        content = {"settings": asdict(settings), "rows": rows * (1 if model == "plain14" else 2), "ran": []}
+        content = {"settings": asdict(settings), "rows": rows * (1 if model == "plain14" else 2), "ran": [],
+                   "data": {"training images": 64}}  # fmt: skip
         checkpoint.save(str(tmp_path / f"{model}-seed0"), content)
     started = []
-    monkeypatch.setattr(experiment_module, "run_all", lambda tasks, *_: started.extend(task.command() for task in tasks))
+    monkeypatch.setattr(experiment_module, "run_all", lambda tasks, *_: started.extend(t.command() for t in tasks))
     moved = Experiment({"data": "folder:/new", "epochs": 2}, (8, 14), (0,))
     assert [len(one.rows) for one in train(moved, str(tmp_path), 1)] == [2, 1, 2, 2]
     (command,) = started
     assert command[command.index("--data") + 1] == "folder:/new" and "--resume" in command and "plain14" in command
     with pytest.raises(TrainError, match="seed0: cannot resume with other settings: --data was folder:/old, now cifar"):
         train(Experiment({"data": "cifar10:/new", "epochs": 2}, (8, 14), (0,)), str(tmp_path), 1)
+    checkpoint.save(str(tmp_path / "resnet8-seed0"), {**content, "settings": asdict(replace(settings, model="resnet8")),
+                                                      "data": {"training images": 60}})  # fmt: skip
+    with pytest.raises(TrainError, match="resnet8-seed0: it was trained on other data than the networks beside it;"):
+        train(moved, str(tmp_path), 1)
 
 
 def trained(errors):

@@ -88,18 +88,30 @@ def train(
     Each is a `resnet-fused train` in a folder of its own in `out`: one that was interrupted goes on after its last
     epoch, one that is finished is not repeated. say: is told a line for each that ends. progress: is told how many
     epochs are done, at first those of earlier calls. Raises TrainError where one of them cannot be trained, or where
-    `out` holds networks of other settings, before anything is trained. KeyboardInterrupt ends all processes.
+    `out` holds networks of other settings, before anything is trained; and where their data differ. KeyboardInterrupt
+    ends all processes.
     """
     planned = _plan(experiment, out)
-    waiting = []
+    waiting, read = [], []
+
+    def compared(task: Task) -> dict[str, Any]:
+        """The task's epochs; TrainError where they are of other images than those of the tasks before."""
+        saved = _saved(task)
+        if saved["rows"]:
+            read.append(saved["data"])
+            if read[0] != read[-1]:
+                words = "it was trained on other data than the networks beside it; name another folder with --out"
+                raise TrainError(f"{task.folder}: {words}")
+        return saved
+
     for task in planned.values():
-        done = len(_saved(task)["rows"])
+        done = len(compared(task)["rows"])
         progress(done)
         if done < task.settings.epochs:
             waiting.append(task)
 
     def ended(task: Task) -> None:
-        last = _saved(task)["rows"][-1]
+        last = compared(task)["rows"][-1]
         training, testing = (f"{1 - last[f'{part}_accuracy']:.2%}" for part in ("train", "test"))
         say(f"{task.settings.model}, seed {task.settings.seed}: training error {training}, test error {testing}")
 
@@ -125,15 +137,15 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
 
 
 def _saved(task: Task) -> dict[str, Any]:
-    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data.
+    """`rows`, `ran` and `data` of the epochs in the task's folder; TrainError where they are of other settings.
 
     As when resuming, the data's folder may be another one.
     """
     if not checkpoint.exists(task.folder):
-        return {"rows": [], "ran": []}
+        return {"rows": [], "ran": [], "data": None}
     saved = checkpoint.load(task.folder)
     try:
         resumed(restored(saved["settings"]), asdict(task.settings))
     except TrainError as error:
         raise TrainError(f"{task.folder}: {error}; name another folder with --out") from error
-    return {"rows": saved["rows"], "ran": saved["ran"]}
+    return {name: saved[name] for name in ("rows", "ran", "data")}
