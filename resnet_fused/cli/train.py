@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
     option("--resume", action="store_true", default=False,
            help="go on with the run in --out, whose settings hold; with --data, begin it if no epoch was saved yet")
     option("--threads", type=positive, default=None, metavar="T",
-           help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their steps "
-           "are too short to share)")
+           help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their "
+           "steps are too short to share)")
     option("--workers", type=_count, default=0, metavar="W",
            help="processes that load and augment images, 0: this one (default: 0); they change no number")
     option("--tensorboard", action="store_true", default=False, help="write DIR/tensorboard too")
