@@ -47,7 +47,8 @@ def add_parser(commands: Any) -> None:
     option("--image", type=positive, default=left, metavar="S", help="height and width (default: as of train)")
     option("--lr", type=float, default=left, metavar="R", help="default: digits 0.05, others as of train")
     option("--schedule", choices=SCHEDULES, default=left, help="default: as of train")
-    option("--warmup", type=float, default=left, metavar="E", help="default: digits 2, others as of train")
+    option("--warmup", type=float, default=left, metavar="E",
+           help="default: digits 2, others as of train; at most all epochs except the last")
     option("--weight-decay", type=float, default=left, metavar="D", help="default: as of train")
     option("--eager", action="store_true", default=left, help="the same networks unfused")
     option("--device", default=left, metavar="D", help="default: cpu")

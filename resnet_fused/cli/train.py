@@ -11,9 +11,10 @@ from typing import Any, Sequence
 from ..bench import environment
 from ..bench.requirements import MissingPackage
 from ..models import list_models
-from ..train import Place, SaidElsewhere, TrainError, metrics, run as train
+from ..train import Outcome, Place, SaidElsewhere, TrainError, metrics, run as train
 from ..train.parallel import DDP, KINDS as PARALLEL
 from ..train.settings import DATA, LAYOUTS, PRECISIONS, SCHEDULES
+from ..train.termination import termination_as_interrupt
 from .bench import positive
 
 
@@ -23,17 +24,19 @@ def add_parser(commands: Any) -> None:
         "train", help="train a network on data that lie on this machine", allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         description="Train a network by SGD with Nesterov's momentum. Every epoch is saved; --resume goes on where "
-        "the last one ended, on a CPU to the same numbers bit for bit. Nothing is downloaded. Exit status 1, with a "
-        "sentence, for data or a checkpoint that cannot be used. Started by torchrun, its processes share every batch: "
+        "the last one ended, on a CPU to the same numbers bit for bit; Ctrl-C and SIGTERM end the run after it, with "
+        "exit status 130. Nothing is downloaded. Exit status 1, with a sentence, for data or a checkpoint that cannot "
+        "be used. Started by torchrun, its processes share every batch: "
         "torchrun --nproc-per-node 4 -m resnet_fused train …",
     )
     _add_settings(parser.add_argument)
     option = parser.add_argument
     option("--out", required=True, metavar="DIR", help="where checkpoint.pt, metrics.csv and plot.svg are written")
-    option("--resume", action="store_true", default=False, help="go on with the run in --out; its settings hold")
+    option("--resume", action="store_true", default=False,
+           help="go on with the run in --out, whose settings hold; with --data, begin it if no epoch was saved yet")
     option("--threads", type=positive, default=None, metavar="T",
-           help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their steps "
-           "are too short to share)")
+           help=f"on the CPU (default: {environment.cpu_count()}, shared by a machine's processes; digits 1: their "
+           "steps are too short to share)")
     option("--workers", type=_count, default=0, metavar="W",
            help="processes that load and augment images, 0: this one (default: 0); they change no number")
     option("--tensorboard", action="store_true", default=False, help="write DIR/tensorboard too")
@@ -58,7 +61,8 @@ def _add_settings(option: Any) -> None:
     option("--schedule", choices=SCHEDULES,
            help="cosine, step (a tenth after half and three quarters of the epochs) or constant (default: cosine)")
     option("--warmup", type=float, metavar="E",
-           help="epochs in which the rate rises (default: 5, digits and images:demo 1)")
+           help="epochs in which the rate rises (default: 5, digits and images:demo 1, but at most all epochs except "
+           "the last)")
     option("--momentum", type=float, metavar="M", help="Nesterov's (default: 0.9)")
     option("--weight-decay", type=float, metavar="D", help="default: 5e-4, folders 1e-4")
     option("--no-bias-decay", action="store_true", help="do not decay batch norms and biases")
@@ -96,25 +100,42 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if "data" not in given and not options.resume:
             raise TrainError(f"--data is missing: {DATA}")
         place = Place(**{name: getattr(options, name) for name in Place._fields})
-        outcome = train(given, place, _say)
+        with termination_as_interrupt():
+            outcome = train(given, place, _say)
+        return _end(outcome, options.out)
     except SaidElsewhere:
+        return 1
+    except _NobodyListens:
+        # What the failed write left in the buffer is written again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (TrainError, MissingPackage) as error:
         print(f"resnet-fused train: {error}", file=sys.stderr)
         return 1
+
+
+def _end(outcome: Outcome, out: str) -> int:
+    """Says how a run ended → its exit status."""
     if not outcome.first:
         return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         done = len(outcome.rows)
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        command = f"resnet-fused train --resume --out {shlex.quote(options.out)}"
+        command = f"resnet-fused train --resume --out {shlex.quote(out)}"
         again = f"go on with {command}" if alone else "go on with the same command and --resume"
         how = again if done else "no epoch was finished"
         print(f"interrupted after {done} of {outcome.settings.epochs} epochs; {how}", file=sys.stderr)
         return 130
-    print(metrics.summary(outcome.rows, options.out))
+    _say(metrics.summary(outcome.rows, out))
     return 0
 
 
+class _NobodyListens(Exception):
+    """Standard output was closed, as by head."""
+
+
 def _say(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError as error:
+        raise _NobodyListens from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import random
+import zipfile
 from typing import Any
 
 import torch
@@ -52,18 +52,32 @@ def exists(folder: str) -> bool:
     return os.path.lexists(os.path.join(folder, NAME))
 
 
+def missing(folder: str) -> TrainError:
+    """What is raised where there is no checkpoint to go on with."""
+    return TrainError(f"there is no {os.path.join(folder, NAME)} to resume from")
+
+
 def load(folder: str) -> dict[str, Any]:
     """The folder's checkpoint, its tensors on the CPU; TrainError where there is none, or it is not one of ours."""
     path = os.path.join(folder, NAME)
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainError(f"there is no {path} to resume from") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise missing(folder) from error
+    except Exception as error:  # an unpickler of damaged bytes can raise anything
         raise TrainError(f"{path} is damaged, or no checkpoint of resnet-fused train; it was not loaded") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TrainError(f"{path} is no checkpoint of this version of resnet-fused train")
     return {"ran": [{"from_epoch": 1, "environment": None}], **content}  # the first ones did not say
+
+
+def _check_sums(path: str) -> None:
+    """Raises where a bit is not as it was written: torch.load reads the archive's checksums, and compares none."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
 
 
 def random_states() -> dict[str, Any]:

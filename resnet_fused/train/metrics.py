@@ -11,7 +11,7 @@ from resnet_fused.bench.result import write_atomically
 
 NAME = "metrics.csv"
 FIELDS = ("epoch", "step", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "ema_test_accuracy",
-          "images_per_second", "seconds")  # fmt: skip
+          "images_per_second", "seconds")  # lr: of the epoch's last step # fmt: skip
 EMA = "ema_test_accuracy"
 
 Row = Mapping[str, Any]  # of FIELDS; EMA only where an average is kept

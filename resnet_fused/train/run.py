@@ -7,7 +7,7 @@ import functools
 import os
 import time
 from dataclasses import asdict
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import torch
 from torch import nn
@@ -63,7 +63,8 @@ class _Run(NamedTuple):
 def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = print) -> Outcome:
     """Trains as the given settings and the data's defaults say, or goes on where a checkpoint ends.
 
-    given: fields of Settings by name; when resuming they may be left out. say: is told a line for each epoch. Writes
+    given: fields of Settings by name; when resuming they may be left out. With them, place.resume begins the run where
+    no epoch was saved yet. say: is told a line for each epoch, and one where a run to resume begins. Writes
     checkpoint.pt, metrics.csv and plot.svg into place.out. A KeyboardInterrupt ends the run after the last epoch that
     was finished. Sets torch's number of threads. Raises TrainError and MissingPackage, each with one sentence for the
     user.
@@ -77,6 +78,8 @@ def run(given: Mapping[str, Any], place: Place, say: Callable[[str], Any] = prin
         going = ranks.together(functools.partial(_prepare, given, place, ranks, held))
         _check_agreement(going)
         going = going._replace(watch=ranks.together(functools.partial(_open, going, held)))
+        if place.resume and not going.rows and ranks.first:
+            say(f"no epoch is in {place.out} yet: the run begins")
         if ranks.size > 1 and place.parallel == parallel.DDP:
             going = going._replace(model=parallel.replicated(going.model, going.settings, ranks))
         try:
@@ -102,19 +105,21 @@ def _check_agreement(going: _Run) -> None:
 def _train(going: _Run, say: Callable[[str], Any]) -> Outcome:
     settings, place, interrupted = going.settings, going.place, False
     unfused = backend(EAGER) if settings.eager else contextlib.nullcontext()
-    with unfused:
-        try:
+    try:
+        with unfused:
             for epoch in range(len(going.rows) + 1, settings.epochs + 1):
                 row = _epoch(going, epoch)
                 _save(going, [*going.rows, row])
                 going.rows.append(row)
                 if going.ranks.first:
-                    going.watch(row)
+                    with _writing(place.out):
+                        going.watch(row)
                     say(metrics.line(row, settings.epochs))
-        except KeyboardInterrupt:
-            interrupted = True
+    except KeyboardInterrupt:
+        interrupted = True
     if going.rows and going.ranks.first:
-        _written(plot.write, place.out, going.rows, _title(settings))
+        with _writing(place.out):
+            plot.write(place.out, going.rows, _title(settings))
     return Outcome(going.rows, settings, interrupted, going.ranks.first)
 
 
@@ -125,11 +130,14 @@ def _title(settings: Settings) -> str:
 def _prepare(given: Mapping[str, Any], place: Place, ranks: Processes, held: contextlib.ExitStack) -> _Run:
     """All that can fail for the user's mistakes fails here, before hours of training; without a word to the other
     processes, which may have failed. held: where locks go."""
-    if place.resume and ranks.first and checkpoint.exists(place.out):
+    found = place.resume and checkpoint.exists(place.out)
+    if found and ranks.first:
         held.enter_context(folder_lock.locked(place.out))  # before it is read, by whose writer it may be replaced
     for module, package in (("torchvision", "torchvision"), ("tqdm", "tqdm"), ("matplotlib.figure", "matplotlib")):
         require(module, package, "training", extra="train")
-    saved = checkpoint.load(place.out) if place.resume else None
+    if place.resume and not found:
+        _check_beginning(given, place.out)
+    saved = checkpoint.load(place.out) if found else None
     if saved is not None:
         settings = resumed(restored(saved["settings"]), given)
     else:
@@ -170,12 +178,13 @@ def _open(going: _Run, held: contextlib.ExitStack) -> Callable[[metrics.Row], An
     if not going.ranks.first:
         return going.watch
     _make_folder(place.out)
-    if not place.resume:
+    if not rows:
         held.enter_context(folder_lock.locked(place.out))
         _refuse_another_run(going.settings, place.out)  # which may have begun since
-    watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
-    if rows:
-        _written(metrics.write, place.out, rows)  # the process may have died between the checkpoint and the table
+    with _writing(place.out):
+        watch = board.writer(place.out, len(rows)) if place.tensorboard else going.watch
+        if rows:
+            metrics.write(place.out, rows)  # the process may have died between the checkpoint and the table
     return watch
 
 
@@ -192,6 +201,19 @@ def _refuse_another_run(settings: Settings, out: str) -> None:
     what = f"with other settings ({', '.join(differing)})" if differing else "with these settings"
     go_on = "" if differing else "go on with --resume, or "
     raise TrainError(f"{out} holds another run's checkpoint, {what}: {go_on}name another folder with --out")
+
+
+def _check_beginning(given: Mapping[str, Any], out: str) -> None:
+    """--resume begins a run that died before its first checkpoint, but not where something else may be meant."""
+    ours = {folder_lock.NAME, board.NAME, checkpoint.PARTIAL, checkpoint.NAME}  # the last: if it is there since
+    try:
+        others = set(os.listdir(out)) - ours
+    except FileNotFoundError:
+        others = set()
+    except OSError as error:
+        raise checkpoint.missing(out) from error
+    if others or "data" not in given:
+        raise checkpoint.missing(out)
 
 
 def _check_device(settings: Settings, ranks: Processes) -> None:
@@ -270,14 +292,16 @@ def _save(going: _Run, rows: list[dict[str, Any]]) -> None:
         "processes": going.ranks.size,
         "torch": str(torch.__version__),
     })  # fmt: skip
-    _written(metrics.write, out, rows)
+    with _writing(out):
+        metrics.write(out, rows)
 
 
-def _written(write: Callable[..., None], out: str, *content: Any) -> None:
+@contextlib.contextmanager
+def _writing(out: str) -> Iterator[None]:
     try:
-        write(out, *content)
+        yield
     except OSError as error:
-        raise TrainError(f"the folder {out} cannot be written to: {error.strerror}") from error
+        raise TrainError(f"the folder {out} cannot be written to: {error.strerror or error}") from error
 
 
 def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
@@ -308,7 +332,7 @@ def _epoch(going: _Run, epoch: int) -> dict[str, Any]:
     row = {
         "epoch": epoch,
         "step": epoch * steps,
-        "lr": state.scheduler.get_last_lr()[0],
+        "lr": settings.lr * optimise.rate(settings, (epoch * steps - 1) / steps),
         "train_loss": trained.loss,
         "train_accuracy": trained.accuracy,
         "test_loss": tested.loss,

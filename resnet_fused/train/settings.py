@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Mapping
 
 from resnet_fused import models
@@ -66,13 +67,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def complete(given: Mapping[str, Any]) -> Settings:
-    """The settings that a user gave, the others by the kind of data; `data` must be among them.
+def complete(given: Mapping[str, Any], usual: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+    """The settings that a user gave, the others as `usual`, else by the kind of data; `data` must be among those given.
 
-    Raises TrainError for unknown data or model, and for values out of their range.
+    A warm-up that was not given leaves an epoch after it. Raises TrainError for unknown data or model, and for values
+    out of their range.
     """
     data = place_of(given["data"])
-    values = {**_DEFAULTS[data.partition(":")[0]], **given, "data": data}
+    values = {**_DEFAULTS[data.partition(":")[0]], **usual, **given, "data": data}
     try:
         image = models.entry(values.get("model", Settings.model)).image
     except ValueError as error:
@@ -80,6 +82,8 @@ def complete(given: Mapping[str, Any]) -> Settings:
     if data.startswith("folder:"):
         values.setdefault("image", image)
     settings = Settings(**values)
+    if "warmup" not in given:
+        settings = replace(settings, warmup=min(settings.warmup, settings.epochs - 1))
     _check(settings)
     return settings
 
@@ -96,7 +100,7 @@ def place_of(data: str) -> str:
 
 def _check(settings: Settings) -> None:
     wrong = [
-        ("warmup", 0 <= settings.warmup < settings.epochs, "at least 0 and less than the epochs"),
+        ("warmup", 0 <= settings.warmup < settings.epochs, f"at least 0 and less than --epochs {settings.epochs}"),
         ("lr", 0 < settings.lr < float("inf"), "above 0"),
         ("momentum", 0 < settings.momentum < 1, "between 0 and 1"),
         ("weight_decay", 0 <= settings.weight_decay < float("inf"), "at least 0"),

@@ -127,7 +127,7 @@ def test_an_interrupted_one_goes_on(finished, images, tmp_path):
 @pytest.mark.parametrize("arguments, words", (
     (["--data", "nothing"], "there are no data 'nothing'"),
     (["--lr", "0"], "--lr must be above 0, but is 0"),
-    (["--warmup", "25"], "--warmup must be at least 0 and less than the epochs"),
+    (["--warmup", "25"], "--warmup must be at least 0 and less than --epochs 25, but is 25"),
 ))  # fmt: skip
 def test_a_mistake_is_a_sentence(arguments, words, tmp_path, capsys):
     assert degradation("--out", tmp_path / "out", *arguments) == 1

@@ -42,7 +42,7 @@ def test_a_run(images, tmp_path, capsys):
     # 10 units; in each epoch 4 steps and 2 evaluations; once on the meta device, to see that the images suffice
     assert Counter(r.backend for r in records) == {"cpu": 2 * (4 + 2) * 10, None: 10}
     text = capsys.readouterr().out.splitlines()
-    assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0125  train loss ")
+    assert len(text) == 3 and text[0].startswith("epoch 1/2  lr 0.0173  train loss ")
     rows = small.table(tmp_path / "a" / "b")
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
     best = max(rows, key=lambda row: float(row["ema_test_accuracy"]))
@@ -70,7 +70,16 @@ def test_eager_is_the_same_run_unfused(images, tmp_path):
         assert float(rows["fused"][column]) == pytest.approx(float(rows["eager"][column]), rel=1e-4), column
 
 
-def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def sigterm_is_lost():
+    """For a test to fail, and not to die, where nobody handles it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    assert signal.signal(signal.SIGTERM, before) == signal.SIG_IGN, "a run changed how signals are handled after it"
+
+
+@pytest.mark.parametrize("received", (signal.SIGINT, signal.SIGTERM))
+def test_interrupted(received, sigterm_is_lost, images, tmp_path, capsys, monkeypatch):
     """In the middle of the second epoch: a sentence, status 130, and the command that it names goes on."""
     trains, steps = loop.train_epoch, []
 
@@ -79,7 +88,7 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
             progress(number)
             steps.append(number)
             if len(steps) == 6:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), received)
 
         return trains(model, state, batches, settings, count, *ranks)
 
@@ -93,6 +102,19 @@ def test_ctrl_c(images, tmp_path, capsys, monkeypatch):
     assert len(small.table(tmp_path)) == 2 and checkpoint.load(tmp_path)["epoch"] == 2
 
 
+def test_closed_output_ends_the_run_quietly(images, tmp_path):
+    """As by `| head -1`: no traceback, and a checkpoint to go on with."""
+    command = [sys.executable, "-m", "resnet_fused", "train", "--data", f"folder:{images}", *SHORT, "--image", "8"]
+    with subprocess.Popen([*command, "--epochs", "1000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stdout.readline().startswith("epoch    1/1000 ")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+    saved = checkpoint.load(tmp_path)
+    assert 2 <= saved["epoch"] < 1000 and len(small.table(tmp_path)) == len(saved["rows"]) == saved["epoch"]
+
+
 MISTAKES = {
     "no data": ([], "--data is missing"),
     "unknown data": (["--data", "imagenet"], "there are no data 'imagenet'; expected digits, images:demo, cifar10:DIR"),
@@ -104,7 +126,10 @@ MISTAKES = {
     "nothing to resume": (["--resume"], "there is no {out}/checkpoint.pt to resume from"),
     "rate": (["--data", "digits", "--lr", "0"], "--lr must be above 0, but is 0"),
     "not a number": (["--data", "digits", "--lr", "nan"], "--lr must be above 0, but is nan"),
-    "warm-up": (["--data", "digits", "--warmup", "15"], "--warmup must be at least 0 and less than the epochs"),
+    "warm-up": (["--data", "digits", "--warmup", "15"],
+                "--warmup must be at least 0 and less than --epochs 15, but is 15\n"),
+    "short warm-up": (["--data", "digits", "--epochs", "1", "--warmup", "1"],
+                      "--warmup must be at least 0 and less than --epochs 1, but is 1\n"),
     "momentum": (["--data", "digits", "--momentum", "1"], "--momentum must be between 0 and 1"),
     "decay": (["--data", "digits", "--weight-decay", "-1"], "--weight-decay must be at least 0"),
     "smoothing": (["--data", "digits", "--label-smoothing", "1"], "--label-smoothing must be at least 0 and below 1"),
@@ -137,6 +162,32 @@ def test_missing_packages_and_places_are_sentences(tmp_path, capsys, monkeypatch
     (tmp_path / "file").write_text("")
     assert train("--data", "digits", "--out", tmp_path / "file" / "folder") == 1
     assert "file/folder cannot be made: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epochs", (0, 1))
+def test_tensorboard_that_cannot_be_written_is_a_sentence(epochs, images, tmp_path, capsys, monkeypatch):
+    """At once, as where a file is in its place, or after an epoch, as on a full disk: the checkpoint is whole."""
+    writing = pytest.importorskip("tensorboard.summary.writer.event_file_writer", reason="TensorBoard is optional")
+    if epochs == 0:
+        (tmp_path / "tensorboard").write_text("")
+        reason = "File exists"
+    else:
+        flush, done = writing.EventFileWriter.flush, lambda: (tmp_path / "metrics.csv").exists()
+        full = OSError(28, "No space left on device")
+
+        def flushed(writer):
+            if done():
+                raise full
+            flush(writer)
+
+        monkeypatch.setattr(writing.EventFileWriter, "flush", flushed)
+        reason = full.strerror
+    assert train("--data", f"folder:{images}", *SHORT, "--out", tmp_path, "--tensorboard") == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"resnet-fused train: the folder {tmp_path} cannot be written to: {reason}\n"
+    assert checkpoint.exists(tmp_path) == bool(epochs) and not captured.out
+    if epochs:
+        assert checkpoint.load(tmp_path)["epoch"] == 1 == len(small.table(tmp_path))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(images, tmp_path, capsys):

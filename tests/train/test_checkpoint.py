@@ -99,6 +99,47 @@ def test_damaged_and_foreign_files(tmp_path):
         checkpoint.load(tmp_path)
 
 
+def _flipped(path, name, content):
+    """Flips a bit in the middle of an archive's member, which is stored as it is."""
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        (stored,) = (i for i in archive.infolist() if i.filename.endswith(name))
+        assert stored.compress_type == zipfile.ZIP_STORED and archive.read(stored).count(content) == 1
+    whole[whole.index(content) + len(content) // 2] ^= 1
+    path.write_bytes(whole)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """In a tensor's numbers, where the archive can still be read, and in the schema's name."""
+    path, weights = tmp_path / checkpoint.NAME, torch.rand(2000)
+    for name, content in (("data/0", weights.numpy().tobytes()), ("data.pkl", b"schema")):
+        checkpoint.save(tmp_path, {"weights": weights})
+        assert torch.equal(checkpoint.load(tmp_path)["weights"], weights)
+        _flipped(path, name, content)
+        with pytest.raises(TrainError, match="checkpoint.pt is damaged, or no checkpoint .*; it was not loaded$"):
+            checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("program, kind", (
+    (b"\x80\x02.", IndexError),  # the end, with nothing made
+    (b"\x80\x02}]K\x01s.", TypeError),  # a list as a key
+    (b"\x80\x02(X\x07\0\0\0storageK\x01X\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ.", AttributeError),  # a storage of 1
+))  # fmt: skip
+def test_a_mutated_pickle_is_refused(tmp_path, program, kind):
+    """Whatever the unpickler raises: its checksums are right."""
+    path = tmp_path / checkpoint.NAME
+    checkpoint.save(tmp_path, {"weights": torch.ones(2)})
+    with zipfile.ZipFile(path) as archive:
+        members = {i.filename: archive.read(i) for i in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, program if name.endswith("data.pkl") else content)
+    with pytest.raises(kind):
+        torch.load(path, weights_only=True)
+    with pytest.raises(TrainError, match="checkpoint.pt is damaged, or no checkpoint .*; it was not loaded$"):
+        checkpoint.load(tmp_path)
+
+
 def test_random_states_go_on(tmp_path):
     random.seed(3)
     torch.manual_seed(4)

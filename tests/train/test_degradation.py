@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import small
@@ -15,6 +15,7 @@ import small
 from resnet_fused.cli import build_parser
 from resnet_fused.train import TrainError, checkpoint
 from resnet_fused.train.degradation import DEPTHS, Experiment, Trained, chart, findings, processes, public_settings
+from resnet_fused.train.degradation import experiment as experiment_module
 from resnet_fused.train.degradation.experiment import settings_of, train
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -30,6 +31,9 @@ def test_settings_are_the_kinds_unless_given():
     plain, residual = (settings_of(experiment, model, 4) for model in ("plain20", "resnet20"))
     assert (plain.epochs, plain.lr, plain.image, plain.batch, plain.seed) == (25, 0.05, 16, 32, 4)
     assert {**asdict(plain), "model": "resnet20"} == asdict(residual)
+    # A warm-up that nobody asked for is no reason to refuse epochs.
+    short = [settings_of(Experiment({"data": "digits", "epochs": n}, (20, 56), (0,)), "plain20", 0) for n in (1, 2, 3)]
+    assert [(settings.epochs, settings.warmup) for settings in short] == [(1, 0), (2, 1), (3, 2)]
     shown = public_settings(Experiment({"data": "cifar10:/home/me", "epochs": 3, "warmup": 0}, (20, 56), (0,)))
     assert (shown["data"], shown["epochs"], shown["lr"]) == ("cifar10", 3, 0.1) and "seed" not in shown
     assert "/home/me" not in str(shown)
@@ -113,6 +117,24 @@ def test_interrupted_all_end(scripts, tmp_path, number):
     assert not alive.exists() and signal.getsignal(signal.SIGTERM) == before
 
 
+def test_one_that_lost_its_signal_ends_at_its_next_line(scripts, tmp_path):
+    """An exception raised by a signal is lost where Python can only write that it ignores it."""
+    survived = tmp_path / "survived"
+    deaf = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('epoch 1/2', flush=True)
+for _ in range(100): time.sleep(0.05), print('a line', flush=True)
+pathlib.Path({str(survived)!r}).touch()"""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processes.run_all(scripts(deaf), 1, lambda task: None, interrupt)
+    assert not survived.exists()
+
+
 def test_another_experiments_folder_is_left_alone(tmp_path, scripts):
     settings = settings_of(Experiment({"data": "digits", "lr": 0.3}, (8, 14), (0,)), "plain8", 0)
     (tmp_path / "plain8-seed0").mkdir()
@@ -123,6 +145,29 @@ def test_another_experiments_folder_is_left_alone(tmp_path, scripts):
     with pytest.raises(TrainError, match="--data was digits, now folder:/other"):
         train(Experiment({"data": "folder:/other", "lr": 0.3}, (8, 14), (0,)), str(tmp_path), 1)
     assert os.listdir(tmp_path) == ["plain8-seed0"]
+
+
+def test_data_may_move(tmp_path, monkeypatch):
+    """What is finished is not repeated, and what is not goes on with the data where they are now."""
+    rows = [{"train_accuracy": 0.5, "test_accuracy": 0.25}]
+    for model in ("plain8", "resnet8", "plain14", "resnet14"):
+        settings = settings_of(Experiment({"data": "folder:/old", "epochs": 2}, (8, 14), (0,)), model, 0)
+        (tmp_path / f"{model}-seed0").mkdir()
+        content = {"settings": asdict(settings), "rows": rows * (1 if model == "plain14" else 2), "ran": [],
+                   "data": {"training images": 64}}  # fmt: skip
+        checkpoint.save(str(tmp_path / f"{model}-seed0"), content)
+    started = []
+    monkeypatch.setattr(experiment_module, "run_all", lambda tasks, *_: started.extend(t.command() for t in tasks))
+    moved = Experiment({"data": "folder:/new", "epochs": 2}, (8, 14), (0,))
+    assert [len(one.rows) for one in train(moved, str(tmp_path), 1)] == [2, 1, 2, 2]
+    (command,) = started
+    assert command[command.index("--data") + 1] == "folder:/new" and "--resume" in command and "plain14" in command
+    with pytest.raises(TrainError, match="seed0: cannot resume with other settings: --data was folder:/old, now cifar"):
+        train(Experiment({"data": "cifar10:/new", "epochs": 2}, (8, 14), (0,)), str(tmp_path), 1)
+    checkpoint.save(str(tmp_path / "resnet8-seed0"), {**content, "settings": asdict(replace(settings, model="resnet8")),
+                                                      "data": {"training images": 60}})  # fmt: skip
+    with pytest.raises(TrainError, match="resnet8-seed0: it was trained on other data than the networks beside it;"):
+        train(moved, str(tmp_path), 1)
 
 
 def trained(errors):

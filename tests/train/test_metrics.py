@@ -5,9 +5,10 @@ import os
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+import torch
 
 from resnet_fused.bench.requirements import MissingPackage
-from resnet_fused.train import board, metrics, plot
+from resnet_fused.train import Place, board, metrics, plot, run
 
 ROWS = [
     {"epoch": e, "step": 10 * e, "lr": 0.1 / e, "train_loss": 2 / 3**e, "train_accuracy": 1 - 1 / 3**e,
@@ -73,3 +74,18 @@ def test_tensorboard(tmp_path):
     again(ROWS[1])
     events = EventAccumulator(str(tmp_path / board.NAME)).Reload()
     assert [e.step for e in events.Scalars("test_loss")] == [1, 2]
+
+
+def test_the_rate_is_of_the_epochs_last_step(tmp_path, monkeypatch):
+    """Bit for bit what the optimizer took; a cosine's last is above 0, and a warm-up's first below the highest."""
+    taken, step = [], torch.optim.SGD.step
+
+    def recorded(optimizer, *arguments, **options):
+        taken.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
+    given = {"data": "digits", "image": 8, "model": "resnet20", "batch": 300, "lr": 0.3, "epochs": 3, "warmup": 1}
+    outcome = run(given, Place(str(tmp_path), threads=1), say=lambda line: None)
+    assert len(taken) == 3 * 4 and [row["lr"] for row in outcome.rows] == taken[3::4]
+    assert taken[3] < 0.3 and 0 < taken[-1] < taken[7] < 0.3

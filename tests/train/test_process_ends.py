@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -249,6 +250,28 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
     saved = checkpoint.load(tmp_path / "run")
     assert saved["epoch"] == len(saved["rows"]) >= 2 and saved["processes"] == 2
     assert len(_go(tmp_path / "run", saved["epoch"] + 1, double=False).rows) == saved["epoch"] + 1
+
+
+def test_torchrun_ends_by_sigterm(digits_folder, tmp_path):
+    """It hands the signal on, and waits: one sentence says how to go on, and that does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+               "resnet_fused"]  # fmt: skip
+    arguments = [*ENDLESS, "--data", f"folder:{digits_folder}", "--out", str(tmp_path / "run")]
+    with open(tmp_path / "said", "w") as said:
+        job = subprocess.Popen([*command, *arguments], stdout=said, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(lambda: _epochs(tmp_path / "run") >= 2, job)
+            workers = [_worker(job.pid, rank) for rank in range(2)]
+        finally:
+            job.terminate()
+            job.wait(END)
+    words = (tmp_path / "said").read_text()
+    done = checkpoint.load(tmp_path / "run")["epoch"]
+    assert job.returncode != 0 and not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    again = "of 1000000 epochs; go on with the same command and --resume"
+    (said,) = re.findall(rf"^interrupted after (\d+) {again}$", words, re.MULTILINE)
+    assert int(said) in (done - 1, done), "but for one whose checkpoint was replaced when the signal came"
+    assert len(_go(tmp_path / "run", done + 1, double=False).rows) == done + 1
 
 
 def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_path):

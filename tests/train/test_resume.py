@@ -10,6 +10,7 @@ import small
 import torch
 
 from resnet_fused.train import Place, TrainError, checkpoint, metrics, run
+from resnet_fused.train.folder_lock import locked
 
 run_module = sys.modules[run.__module__]
 # Everything that has a state: momentum, a moving rate, an average, and mixup, which draws from torch's generator.
@@ -66,6 +67,55 @@ def finished(digits_folder, tmp_path_factory):
     given = {"data": f"folder:{digits_folder}", **CHOSEN, "epochs": 1, "warmup": 0, "ema": 0.0, "mixup": 0.0}
     quiet(given, Place(str(folder), threads=1))
     return given, folder
+
+
+def test_to_resume_before_the_first_epoch_is_to_begin(finished, tmp_path):
+    """So that a script can always say --resume: with the same bits as a run that begins, and one line more."""
+    given, whole = finished
+    for name, left in (("new", None), ("empty", ()), ("killed", (".lock", checkpoint.PARTIAL))):
+        out, said = tmp_path / name, []
+        if left is not None:
+            out.mkdir()
+            for file in left:
+                (out / file).write_bytes(b"half a file" if "partial" in file else b"")
+        assert not run(given, Place(str(out), resume=True, threads=1), said.append).interrupted
+        assert said[0] == f"no epoch is in {out} yet: the run begins" and len(said) == 2
+        assert small.table(out) == small.table(whole) and checkpoint.load(out)["epoch"] == 1
+        assert sorted(os.listdir(out)) == sorted(os.listdir(whole))
+        with pytest.raises(TrainError, match="other settings: --seed was 0, now 5"):
+            quiet({**given, "seed": 5}, Place(str(out), resume=True))
+
+
+def test_what_may_be_a_mistake_is_not_begun(finished, tmp_path):
+    """Without settings, or where somebody's files are."""
+    given, _ = finished
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    for settings, name in ((given, "other"), (given, "other/thesis.tex"), ({}, "none"), ({"lr": 0.1}, "none")):
+        with pytest.raises(TrainError, match=f"there is no {tmp_path / name}/checkpoint.pt to resume from"):
+            quiet(settings, Place(str(tmp_path / name), resume=True))
+    assert os.listdir(tmp_path) == ["other"] and os.listdir(tmp_path / "other") == ["thesis.tex"]
+
+
+def test_a_run_to_resume_that_begins_is_alone(finished, tmp_path, monkeypatch):
+    """Another may be about to save its first epoch, or have saved it since the folder was seen to have none."""
+    given, whole = finished
+    with locked(str(tmp_path)), pytest.raises(TrainError, match="another process is writing to it"):
+        quiet(given, Place(str(tmp_path), resume=True))
+    assert os.listdir(tmp_path) == [".lock"]
+    exists, seen = checkpoint.exists, []
+
+    def saved_since(folder):
+        if seen:
+            return exists(folder)
+        seen.append(exists(folder))
+        (tmp_path / checkpoint.NAME).write_bytes((whole / checkpoint.NAME).read_bytes())
+        return seen[0]
+
+    monkeypatch.setattr(checkpoint, "exists", saved_since)
+    with pytest.raises(TrainError, match="with these settings: go on with --resume"):
+        quiet(given, Place(str(tmp_path), resume=True))
+    assert seen == [False]
 
 
 def test_what_a_run_ran_on_is_recorded(digits_folder, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 from resnet_fused import models
 from resnet_fused.train import checkpoint, folder_lock
 from resnet_fused.train.degradation.processes import Task, run_all
-from resnet_fused.train.settings import Settings, TrainError, complete, differences, place_of, restored
+from resnet_fused.train.settings import Settings, TrainError, complete, place_of, restored, resumed
 
 FAMILIES = ("plain", "resnet")
 # Where they differ from those of training: a rate at which 56 layers with shortcuts learn well, and epochs enough for
@@ -56,7 +56,7 @@ class Trained(NamedTuple):
 def settings_of(experiment: Experiment, model: str, seed: int) -> Settings:
     """Of one network and seed; TrainError for values out of their range."""
     usual = _DEFAULTS.get(place_of(experiment.given["data"]).partition(":")[0], {})
-    return complete({**usual, **experiment.given, "model": model, "seed": seed})
+    return complete({**experiment.given, "model": model, "seed": seed}, usual)
 
 
 def public_settings(experiment: Experiment) -> dict[str, Any]:
@@ -88,18 +88,30 @@ def train(
     Each is a `resnet-fused train` in a folder of its own in `out`: one that was interrupted goes on after its last
     epoch, one that is finished is not repeated. say: is told a line for each that ends. progress: is told how many
     epochs are done, at first those of earlier calls. Raises TrainError where one of them cannot be trained, or where
-    `out` holds networks of other settings, before anything is trained. KeyboardInterrupt ends all processes.
+    `out` holds networks of other settings, before anything is trained; and where their data differ. KeyboardInterrupt
+    ends all processes.
     """
     planned = _plan(experiment, out)
-    waiting = []
+    waiting, read = [], []
+
+    def compared(task: Task) -> dict[str, Any]:
+        """The task's epochs; TrainError where they are of other images than those of the tasks before."""
+        saved = _saved(task)
+        if saved["rows"]:
+            read.append(saved["data"])
+            if read[0] != read[-1]:
+                words = "it was trained on other data than the networks beside it; name another folder with --out"
+                raise TrainError(f"{task.folder}: {words}")
+        return saved
+
     for task in planned.values():
-        done = len(_saved(task)["rows"])
+        done = len(compared(task)["rows"])
         progress(done)
         if done < task.settings.epochs:
             waiting.append(task)
 
     def ended(task: Task) -> None:
-        last = _saved(task)["rows"][-1]
+        last = compared(task)["rows"][-1]
         training, testing = (f"{1 - last[f'{part}_accuracy']:.2%}" for part in ("train", "test"))
         say(f"{task.settings.model}, seed {task.settings.seed}: training error {training}, test error {testing}")
 
@@ -125,12 +137,15 @@ def _plan(experiment: Experiment, out: str) -> dict[_Key, Task]:
 
 
 def _saved(task: Task) -> dict[str, Any]:
-    """`rows` and `ran` of the epochs in the task's folder; TrainError where they are of other settings or data."""
+    """`rows`, `ran` and `data` of the epochs in the task's folder; TrainError where they are of other settings.
+
+    As when resuming, the data's folder may be another one.
+    """
     if not checkpoint.exists(task.folder):
-        return {"rows": [], "ran": []}
+        return {"rows": [], "ran": [], "data": None}
     saved = checkpoint.load(task.folder)
-    differing = differences(restored(saved["settings"]), task.settings)
-    if differing:
-        words = f"cannot resume with other settings: {', '.join(differing)}"
-        raise TrainError(f"{task.folder}: {words}; name another folder with --out")
-    return {"rows": saved["rows"], "ran": saved["ran"]}
+    try:
+        resumed(restored(saved["settings"]), asdict(task.settings))
+    except TrainError as error:
+        raise TrainError(f"{task.folder}: {error}; name another folder with --out") from error
+    return {name: saved[name] for name in ("rows", "ran", "data")}

@@ -6,21 +6,19 @@ here through a pipe: one whose parent is gone ends at its next line, after an ep
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections import deque
 from dataclasses import asdict
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 from resnet_fused.train import checkpoint
 from resnet_fused.train.settings import Settings, TrainError, option_of
-
+from resnet_fused.train.termination import termination_as_interrupt
 
 # What a cluster may have set for the processes of one run, which a child is not.
 OF_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -63,8 +61,8 @@ class _Child:
 
     def stop(self) -> None:
         self.process.terminate()
+        self._close()  # before the end, which comes at the next line if the signal was lost
         self.process.wait()
-        self._close()
 
     def _close(self) -> None:
         assert self.process.stdout is not None
@@ -78,7 +76,7 @@ def run_all(tasks: Sequence[Task], jobs: int, ended: Callable[[Task], Any], epoc
     Whatever ends this early, such as a TrainError of a task, ends all processes; no more than an epoch of each is lost.
     """
     waiting = deque(tasks)
-    with _termination_as_interrupt(), selectors.DefaultSelector() as running:
+    with termination_as_interrupt(), selectors.DefaultSelector() as running:
         try:
             while waiting or running.get_map():
                 while waiting and len(running.get_map()) < jobs:
@@ -95,16 +93,3 @@ def run_all(tasks: Sequence[Task], jobs: int, ended: Callable[[Task], Any], epoc
         finally:
             for key in list(running.get_map().values()):
                 key.data.stop()
-
-
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM would end this process and leave those that it started."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
