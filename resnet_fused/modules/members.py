@@ -114,7 +114,7 @@ def check_activation(x) -> None:
         raise Obstacle(f"the input is a {type(x).__name__}, not a plain strided tensor")
     if x.dim() != 4 or not x.is_floating_point():
         raise Obstacle("the input is not a 4-D floating-point tensor")
-    if x.is_inference() and torch.is_grad_enabled():
+    if not torch.compiler.is_compiling() and x.is_inference() and torch.is_grad_enabled():  # dynamo cannot trace it
         raise Obstacle("the input was made in inference mode: it cannot be kept for a backward pass")
 
 
