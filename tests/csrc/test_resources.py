@@ -123,7 +123,8 @@ def test_table_has_the_sources_kernels():
 @needs_nvcc
 @pytest.mark.slow
 def test_table_is_of_these_sources():
-    _compare(compilation.ARCHITECTURES)
+    """Of two more: kernels that change do so for all architectures, but for Hopper's own."""
+    _compare(["sm_90", "sm_120"])
 
 
 def test_table_is_written_as_it_is_read(tmp_path):

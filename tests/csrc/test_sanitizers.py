@@ -19,9 +19,15 @@ COMPILER = (os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") 
 ENVIRONMENT = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
 
 KIB = 2**10
-# (threads, L2, L3): a usual machine; caches so small that everything is cut into blocks and strips; and in between.
-MACHINES = [(1, 1024 * KIB, 32768 * KIB), (1, 16 * KIB, 256 * KIB), (2, 128 * KIB, 1024 * KIB), (3, 256 * KIB, 8192 * KIB),
-            (8, 16 * KIB, 64 * KIB)]  # fmt: skip
+# (threads, L2, L3, types): a usual machine; caches so small that everything is cut into blocks and strips; and in
+# between, where types differ in nothing but how much is cut.
+MACHINES = [
+    (1, 1024 * KIB, 32768 * KIB, "all"),
+    (8, 16 * KIB, 64 * KIB, "all"),
+    (1, 16 * KIB, 256 * KIB, "float32"),
+    (2, 128 * KIB, 1024 * KIB, "float32"),
+    (3, 256 * KIB, 8192 * KIB, "float32"),
+]
 PLANS = {"own-block", "own-blocks", "shared-block", "shared-blocks"}
 
 
@@ -71,7 +77,7 @@ def test_memory(tmp_path):
 
 @pytest.mark.slow
 def test_threads(tmp_path):
-    """ThreadSanitizer: whatever threads share is written by one, or before the others start."""
+    """ThreadSanitizer: whatever threads share is written by one, or before the others start, whatever its type."""
     if not _can_sanitize(tmp_path, THREAD):
         pytest.skip("no C++ compiler here has ThreadSanitizer, or this kernel's address space does not suit it")
-    assert _run(_build(tmp_path, THREAD), "threads", [(3, 1024 * KIB, 1024 * KIB)]) == PLANS - {"own-block"}
+    assert _run(_build(tmp_path, THREAD), "threads", [(3, 1024 * KIB, 1024 * KIB, "float32")]) == PLANS - {"own-block"}

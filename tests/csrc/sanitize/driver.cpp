@@ -1,5 +1,5 @@
 // Runs the CPU kernels over a table of shapes, for builds with sanitizers:
-//     driver serial|threads THREADS L2_BYTES L3_BYTES
+//     driver serial|threads THREADS L2_BYTES L3_BYTES all|float32
 // Buffers are exactly as large as they may be, temporary memory and results are full of NaN, and the caches are as small as
 // the arguments say, so that small shapes are cut into as many blocks and strips as large ones are. Plain convolutions
 // are compared with sums in double; all results are to be finite, and the same bits whichever worker runs what.
@@ -529,8 +529,8 @@ void note_plan(const ConvShape& s, DType dtype, std::set<std::string>& plans) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::printf("usage: driver serial|threads THREADS L2_BYTES L3_BYTES\n");
+  if (argc != 6) {
+    std::printf("usage: driver serial|threads THREADS L2_BYTES L3_BYTES all|float32\n");
     return 2;
   }
   bool together = std::string(argv[1]) == "threads";
@@ -539,7 +539,10 @@ int main(int argc, char** argv) {
   set_engine(Engine::kAlways);
   std::set<std::string> plans;
   int runs = 0, index = 0;
-  constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16};
+  std::vector<DType> types{DType::kFloat32};
+  if (std::string(argv[5]) == "all") {
+    types.insert(types.end(), {DType::kFloat64, DType::kBFloat16, DType::kFloat16});
+  }
   std::vector<const char*> isas;
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     Isa which = std::string(isa) == "avx512" ? Isa::kAvx512 : std::string(isa) == "avx2" ? Isa::kAvx2 : Isa::kPortable;
@@ -552,7 +555,7 @@ int main(int argc, char** argv) {
     int layout = index++ % 3;
     for (const char* isa : isas) {
       set_isa(isa);
-      for (DType dtype : kTypes) {
+      for (DType dtype : types) {
         now = std::string(isa) + ", " + c.name + ", type " + std::to_string(static_cast<int>(dtype));
         note_plan(shape_of(c), dtype, plans);
         run(c, dtype, layout, truth);
@@ -563,7 +566,7 @@ int main(int argc, char** argv) {
   for (const BatchNormCase& c : kBatchNorms) {
     for (const char* isa : isas) {
       set_isa(isa);
-      for (DType dtype : kTypes) {
+      for (DType dtype : types) {
         for (bool last : {false, true}) {
           now = std::string(isa) + ", batch norm of " + std::to_string(c.channels) + (last ? " last" : "") + ", type " +
                 std::to_string(static_cast<int>(dtype));
