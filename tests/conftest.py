@@ -1,5 +1,10 @@
 import os
+import signal
 import tempfile
+
+# Tests interrupt themselves, and what they start, as Ctrl-C does; started in a shell's background all would ignore it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What the user measured on this machine is not what is tested; processes that tests start inherit it.
 _cache = tempfile.TemporaryDirectory()

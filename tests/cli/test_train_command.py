@@ -78,16 +78,8 @@ def sigterm_is_lost():
     assert signal.signal(signal.SIGTERM, before) == signal.SIG_IGN, "a run changed how signals are handled after it"
 
 
-@pytest.fixture
-def ctrl_c():
-    """What starts in the background of a shell ignores it; this test is to hear it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("received", (signal.SIGINT, signal.SIGTERM))
-def test_interrupted(received, ctrl_c, sigterm_is_lost, images, tmp_path, capsys, monkeypatch):
+def test_interrupted(received, sigterm_is_lost, images, tmp_path, capsys, monkeypatch):
     """In the middle of the second epoch: a sentence, status 130, and the command that it names goes on."""
     trains, steps = loop.train_epoch, []
 
