@@ -135,13 +135,15 @@ def _compare(module, x, setting):
     pixels = x.numel() // x.shape[1]
     # 1/σ <= 10 amplifies the error of the sums: a hundred times the terms.
     length = 100 * (pixels + max(p[0].numel() for p in module.parameters() if p.dim() == 4))
-    # A gradient of size 1 where cotangents, activations and weights are; one through a batch norm cancels. That of a
-    # weight in front of one is what eps leaves of two sums that cancel, each of the size of the scale's gradient.
+    # The gradient of a weight in front of the batch's statistics is what eps leaves of two sums that cancel, each of the
+    # size of the batch norm's own weight's gradient.
     weights = [key for key in truth if key.startswith("d ") and key.endswith("weight")]
-    scale = max((truth[key].abs().max().item() for key in weights if truth[key].dim() == 1), default=1.0)
+    sums = [truth[key].abs().max().item() for key in weights if truth[key].dim() == 1]
     for key in truth:
         stored = stored_rounding(setting.dtype, truth[key], pixels)
-        terms = max(1.0, scale) if key in weights else 1.0
+        cancels = setting.training and key in weights and truth[key].dim() == 4
+        # Cotangents, activations and weights are of size 1, and gradients through a batch norm cancel.
+        terms = max([1.0, *sums]) if cancels else 1.0
         assert_oracle(ours[key], theirs[key], truth[key], length, key, terms=terms, stored=stored)
 
 

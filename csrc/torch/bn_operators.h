@@ -46,6 +46,8 @@ at::Tensor reduce(Device& device, const at::Tensor& grad, const ReduceInputs& in
                   const OptionalTensor& operand, const OptionalTensor& masked) {
   auto dtype = dtype_of(grad.scalar_type(), "bn_backward_reduce");
   OptionalTensor bits = Device::kMasks ? dense_mask(in.mask, grad, format) : std::nullopt;
+  TORCH_CHECK(!masked || bits || given(in.out), "expected out", Device::kMasks ? " or its mask in the order of x" : "",
+              " to be given");
   Mask mask = bits ? Mask::kBits : mask_of(relu, in.out);
   at::Tensor g = grad.contiguous(format);
   OptionalTensor out = mask == Mask::kOutput ? dense(in.out, format) : std::nullopt;
@@ -172,8 +174,6 @@ std::tuple<at::Tensor, at::Tensor> bn_backward_mask_reduce(Device& device, const
   ReduceInputs in{out, x, affine, x2, affine2, mask};
   check_reduce(grad, in, true);
   auto format = x.suggest_memory_format();
-  TORCH_CHECK(given(out) || (Device::kMasks && dense_mask(mask, grad, format)), "expected out",
-              Device::kMasks ? " or its mask in the order of x" : "", " to be given");
   at::Tensor g = empty_dense(grad, format);
   return {g, reduce(device, grad, in, true, format, std::nullopt, g)};
 }

@@ -70,7 +70,7 @@ cuda::DrawTensor draw_of(KeptTensors& kept, const GradParams& g) {
   return draw;
 }
 
-// x, its prologue and the weights with channels of zeros, to as many as the kernels copy at once; else as they are.
+// x, its prologue and the weights with channels of zeros, to as many as the kernels copy at once.
 struct PaddedOperand {
   at::Tensor x, weight;
   OptionalTensor prologue;
@@ -85,10 +85,11 @@ struct PaddedOperand {
   }
 };
 
-bool pads(const cuda::ConvProblem& problem, int64_t channels) {
+// To how many channels the operand is padded; 0: it is taken as it is.
+int64_t padded_channels(const cuda::ConvProblem& problem) {
   cuda::ConvProblem padded = problem;
-  padded.shape.C = channels;
-  return channels != problem.shape.C && !cuda::conv_unsupported(padded);
+  padded.shape.C = cuda::padded_channels(problem);
+  return padded.shape.C != problem.shape.C && !cuda::conv_unsupported(padded) ? padded.shape.C : 0;
 }
 
 float* floats(const at::Tensor& t) {
@@ -106,19 +107,19 @@ bool CudaDevice::serves(const at::Tensor& x, const at::Tensor& weight, const Con
 std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                           const ConvParams& conv, bool statistics,
                                                           const EpilogueParams& epilogue) {
-  int64_t channels = cuda::padded_channels(problem_of(operand.x, weight, conv));
-  if (pads(problem_of(operand.x, weight, conv), channels)) {
+  cuda::ConvProblem problem = problem_of(operand.x, weight, conv);
+  if (int64_t channels = padded_channels(problem)) {
     PaddedOperand padded(operand, weight, channels);
     return conv_fprop({padded.x, padded.prologue, operand.relu}, padded.weight, conv, statistics, epilogue);
   }
-  if (given(operand.prologue) && cuda::forms_input_in_memory(problem_of(operand.x, weight, conv))) {
+  if (given(operand.prologue) && cuda::forms_input_in_memory(problem)) {
     at::Tensor formed = form_operand(*this, operand);
     return conv_fprop({formed, kNone, false}, weight, conv, statistics, epilogue);
   }
   KeptTensors kept;
   cuda::ConvFpropParams params{};
-  params.problem = problem_of(operand.x, weight, conv);
-  const cuda::ConvShape& shape = params.problem.shape;
+  params.problem = problem;
+  const cuda::ConvShape& shape = problem.shape;
   at::Tensor y = empty_last(operand.x, shape.K, shape.P, shape.Q), stats;
   params.input = activation_of(kept, operand);
   params.w = kept.activation(weight);
@@ -163,10 +164,9 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
                          want_dw);
   }
   cuda::DrawTensor draw = draw_of(kept, grad);
-  int64_t channels = cuda::padded_channels(problem);
-  bool padded = pads(problem, channels);
+  int64_t channels = padded_channels(problem);
   cuda::ActivationTensor input{};
-  if (want_dx || !padded) {
+  if (want_dx || !channels) {
     input = activation_of(kept, operand);
   }
   at::Tensor dx, dw, sums;
@@ -190,9 +190,9 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
   }
   if (want_dw) {
-    if (padded) {
-      PaddedOperand more(operand, weight, channels);
-      dw = std::get<1>(conv_backward(grad, {more.x, more.prologue, operand.relu}, more.weight, conv, false,
+    if (channels) {
+      PaddedOperand padded(operand, weight, channels);
+      dw = std::get<1>(conv_backward(grad, {padded.x, padded.prologue, operand.relu}, padded.weight, conv, false,
                                      {kNone, kNone}, false, true));
       return {dx, dw.narrow(1, 0, shape.C), sums};
     }

@@ -32,9 +32,14 @@ def size_of_pixels(x: Tensor) -> tuple[int, ...]:
     return (N, C, H * W // BITS) if H * W % BITS == 0 else (0,)
 
 
+def size_of(x: Tensor) -> tuple[int, ...]:
+    """In the order of x's elements."""
+    return size_of_channels(x) if of_channels(x) else size_of_pixels(x)
+
+
 def empty(x: Tensor) -> Tensor:
     """Uninitialised, for a dense x."""
-    size = size_of_channels(x) if of_channels(x) else size_of_pixels(x)
+    size = size_of(x)
     order = torch.channels_last if len(size) == 4 else torch.contiguous_format
     return torch.empty(size, dtype=torch.uint8, device=x.device, memory_format=order)
 
@@ -46,7 +51,7 @@ def fits(mask: Tensor | None, x: Tensor) -> bool:
 
 def pack(y: Tensor) -> Tensor:
     """The mask of a ReLU's output."""
-    size = size_of_channels(y) if of_channels(y) else size_of_pixels(y)
+    size = size_of(y)
     if len(size) == 1:
         return empty(y)
     passes = ~(y <= 0)

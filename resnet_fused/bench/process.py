@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -10,31 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from typing import Any, Iterator
+from typing import Any
 
 
 class WorkerFailed(RuntimeError):
     """A request raised in the worker, or the worker died or took too long; the message says which."""
-
-
-@contextlib.contextmanager
-def termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM would end this process without the clean-up that Ctrl-C gets. The first counts: timeout sends two."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 class WorkerProcess:

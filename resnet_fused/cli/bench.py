@@ -11,9 +11,10 @@ from typing import Any, Callable, Iterator, Sequence
 
 from ..bench import contenders, environment, result, table
 from ..bench.job import CIFAR, MODELS, MODES, Job
-from ..bench.process import WorkerFailed, termination_as_interrupt
+from ..bench.process import WorkerFailed
 from ..bench.race import run_race
 from ..bench.requirements import MissingPackage, require
+from ..bench.termination import termination_as_interrupt
 from ..models import entry
 
 DEFAULT_MODELS = ("resnet18", "resnet50")

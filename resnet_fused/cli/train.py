@@ -10,11 +10,11 @@ from typing import Any, Sequence
 
 from ..bench import environment
 from ..bench.requirements import MissingPackage
+from ..bench.termination import termination_as_interrupt
 from ..models import list_models
 from ..train import Outcome, Place, SaidElsewhere, TrainError, metrics, run as train
 from ..train.parallel import DDP, KINDS as PARALLEL
 from ..train.settings import DATA, LAYOUTS, PRECISIONS, SCHEDULES
-from ..train.termination import termination_as_interrupt
 from .bench import positive
 
 

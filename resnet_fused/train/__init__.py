@@ -9,7 +9,6 @@
     loop.py         one epoch of training, one evaluation
     checkpoint.py   all that is needed to go on, in one file that is whole at any time
     folder_lock.py  one writer to a folder at a time
-    termination.py  SIGTERM as Ctrl-C
     metrics.py      the table of epochs, as CSV and in words; plot.py draws it, board.py shows it in TensorBoard
     run.py          a run from its settings to its results
     degradation/    many runs, to compare networks of growing depth

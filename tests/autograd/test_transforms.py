@@ -7,10 +7,18 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 import resnet_fused
+from resnet_fused.backends import traceable
 from resnet_fused.modules import NormAfterAdditionBlock, BlockOptions, PreactivationBlock
 
 # 1e-9: float64 with sums of some hundred terms; eager's own derivatives are the other side.
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def test_python_s_operators_are_the_library_s():
+    """Where torch.func runs them: kernels of Triton can take no batch of tensors."""
+    seen = []
+    vmap(lambda x: seen.append(traceable.tracing()) or x)(torch.ones(2))
+    assert seen == [True] and not traceable.tracing()
 
 
 def _untracked(channels):

@@ -230,8 +230,9 @@ def _worker(parent: int, rank: int) -> int:
     raise AssertionError(f"torchrun {parent} has no process {rank}")
 
 
-def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
-    """With an error that names it; the checkpoint is whole, and one process can go on with it."""
+@contextlib.contextmanager
+def _torchrun(digits_folder, tmp_path):
+    """A job of two processes, from its second epoch on; what they say is in tmp_path/said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "resnet_fused"]  # fmt: skip
     arguments = [*ENDLESS, "--data", f"folder:{digits_folder}", "--out", str(tmp_path / "run")]
@@ -239,11 +240,17 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
         job = subprocess.Popen([*command, *arguments], stdout=said, stderr=subprocess.STDOUT)
         try:
             _wait_for(lambda: _epochs(tmp_path / "run") >= 2, job)
-            os.kill(_worker(job.pid, 1), signal.SIGKILL)
-            status = job.wait(END)
+            yield job
         finally:
             job.terminate()  # nothing, if it ended; else it ends its processes, which are in sessions of their own
             job.wait(END)
+
+
+def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
+    """With an error that names it; the checkpoint is whole, and one process can go on with it."""
+    with _torchrun(digits_folder, tmp_path) as job:
+        os.kill(_worker(job.pid, 1), signal.SIGKILL)
+        status = job.wait(END)
     words = (tmp_path / "said").read_text()
     assert status == 1 and "exitcode  : -9" in words and "rank      : 1" in words, words
     assert words.count(" 1/1000000 ") == 1, "not one process speaks"
@@ -254,17 +261,8 @@ def test_torchrun_ends_when_a_process_is_killed(digits_folder, tmp_path):
 
 def test_torchrun_ends_by_sigterm(digits_folder, tmp_path):
     """It hands the signal on, and waits: one sentence says how to go on, and that does."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "resnet_fused"]  # fmt: skip
-    arguments = [*ENDLESS, "--data", f"folder:{digits_folder}", "--out", str(tmp_path / "run")]
-    with open(tmp_path / "said", "w") as said:
-        job = subprocess.Popen([*command, *arguments], stdout=said, stderr=subprocess.STDOUT)
-        try:
-            _wait_for(lambda: _epochs(tmp_path / "run") >= 2, job)
-            workers = [_worker(job.pid, rank) for rank in range(2)]
-        finally:
-            job.terminate()
-            job.wait(END)
+    with _torchrun(digits_folder, tmp_path) as job:
+        workers = [_worker(job.pid, rank) for rank in range(2)]
     words = (tmp_path / "said").read_text()
     done = checkpoint.load(tmp_path / "run")["epoch"]
     assert job.returncode != 0 and not any(Path(f"/proc/{worker}").exists() for worker in workers)

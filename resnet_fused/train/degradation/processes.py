@@ -16,9 +16,9 @@ from collections import deque
 from dataclasses import asdict
 from typing import Any, Callable, NamedTuple, Sequence
 
+from resnet_fused.bench.termination import termination_as_interrupt
 from resnet_fused.train import checkpoint
 from resnet_fused.train.settings import Settings, TrainError, option_of
-from resnet_fused.train.termination import termination_as_interrupt
 
 # What a cluster may have set for the processes of one run, which a child is not.
 OF_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
