@@ -86,7 +86,7 @@ struct PaddedOperand {
 };
 
 // To how many channels the operand is padded; 0: it is taken as it is.
-int64_t padded_channels(const cuda::ConvProblem& problem) {
+int64_t channels_to_pad_to(const cuda::ConvProblem& problem) {
   cuda::ConvProblem padded = problem;
   padded.shape.C = cuda::padded_channels(problem);
   return padded.shape.C != problem.shape.C && !cuda::conv_unsupported(padded) ? padded.shape.C : 0;
@@ -108,7 +108,7 @@ std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& o
                                                           const ConvParams& conv, bool statistics,
                                                           const EpilogueParams& epilogue) {
   cuda::ConvProblem problem = problem_of(operand.x, weight, conv);
-  if (int64_t channels = padded_channels(problem)) {
+  if (int64_t channels = channels_to_pad_to(problem)) {
     PaddedOperand padded(operand, weight, channels);
     return conv_fprop({padded.x, padded.prologue, operand.relu}, padded.weight, conv, statistics, epilogue);
   }
@@ -164,7 +164,7 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
                          want_dw);
   }
   cuda::DrawTensor draw = draw_of(kept, grad);
-  int64_t channels = padded_channels(problem);
+  int64_t channels = channels_to_pad_to(problem);
   cuda::ActivationTensor input{};
   if (want_dx || !channels) {
     input = activation_of(kept, operand);
