@@ -15,7 +15,7 @@ CONV_MODES = [
     mode
     for mode in MODES
     if mode.startswith(("fprop", "backward", "dgrad", "wgrad"))
-    and mode not in ("backward_nothing", "backward_apply", "backward_apply_relu", "backward_apply_out")
+    and not mode.startswith(("backward_nothing", "backward_apply", "backward_sum"))
 ]
 
 # What ragged tiles, pieces of 16 bytes and the pipeline have to address, beside the table shared with the CPU.

@@ -61,6 +61,10 @@ class Inputs(NamedTuple):
     pool_grad: torch.Tensor  # [N, C, pooled]
     pool_index: torch.Tensor
     pointwise: torch.Tensor  # [K, K, 1, 1]
+    sum_raw: torch.Tensor  # [N, C, H, W], as the next
+    sum_raw2: torch.Tensor
+    sum_affine: torch.Tensor  # [4, C]
+    sum_affine2: torch.Tensor
 
     @property
     def conv(self):
@@ -152,6 +156,8 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
         gamma=draw(p.C).to(dtype), beta=draw(p.C).to(dtype),
         pool_grad=tensor(p.N, p.C, *pooled) * gradient, pool_index=index,
         pointwise=tensor(p.K, p.K, 1, 1) / p.K**0.5,  # keeps a chain's values in float16's range
+        sum_raw=tensor(p.N, p.C, p.H, p.W), sum_raw2=tensor(p.N, p.C, p.H, p.W),
+        sum_affine=_affine(draw, p.C, acc, integer), sum_affine2=_affine(draw, p.C, acc, integer),
     )  # fmt: skip
 
 
@@ -174,15 +180,15 @@ def _fprop(i, prologue=None, prologue_relu=False, statistics=False, epilogue=Non
 
 
 def _backward(i, out=None, bn=False, relu=False, prologue=None, prologue_relu=False, reduce=False, add=None,
-              add_out=None, output_mask=(True, True), half=None):  # fmt: skip
+              add_out=None, output_mask=(True, True), half=None, sums=()):  # fmt: skip
     raw = (i.raw, i.affine, i.means) if bn else (None, None, None)
     head = (i.grad, out, *raw, relu, i.x, i.weight, *i.conv, prologue, prologue_relu)
-    length = i.weight[:, 0].numel() + _outputs(i) + (_pixels(i) if reduce else 0)
+    length = i.weight[:, 0].numel() + _outputs(i) + (_pixels(i) if reduce or sums else 0)
     if half == "wgrad":
         return Case("conv_wgrad", head, length)
     if half == "dgrad":
         return Case("conv_dgrad", (*head, reduce, add, add_out), length)
-    return Case("conv_backward", (*head, reduce, add, add_out, list(output_mask)), length)
+    return Case("conv_backward", (*head, reduce, add, add_out, list(output_mask), *sums), length)
 
 
 def _chain(i, units, projection=False, identity=False, relu=True):
@@ -250,6 +256,14 @@ MODES = {
     "backward_add": lambda i: _backward(i, bn=True, relu=True, add=i.add),
     "backward_add_masked": lambda i: _backward(i, bn=True, relu=True, add=i.add, add_out=i.add_out),
     "backward_everything": lambda i: _backward(i, i.out, True, True, i.affine_x, True, True, i.add, i.add_out),
+    "backward_sum": lambda i: _backward(i, sums=(i.sum_raw, i.sum_affine)),
+    "backward_sum_add": lambda i: _backward(
+        i, bn=True, relu=True, add=i.add, output_mask=(True, False), sums=(i.sum_raw, i.sum_affine)
+    ),
+    "backward_sum_two": lambda i: _backward(
+        i, i.out, True, True, add=i.add, add_out=i.add_out,
+        sums=(i.sum_raw, i.sum_affine, i.sum_raw2, i.sum_affine2),
+    ),
     "backward_dx": lambda i: _backward(i, bn=True, relu=True, output_mask=(True, False)),
     "backward_dw": lambda i: _backward(i, i.out, True, True, i.affine_x, True, output_mask=(False, True)),
     "backward_nothing": lambda i: _backward(i, output_mask=(False, False)),

@@ -62,7 +62,7 @@ void Partials::add(int64_t images, int64_t rows, int64_t columns, const Strips& 
 
 double* Partials::allocate(const Allocate& allocate) {
   if (wanted_) {
-    data_ = static_cast<double*>(allocate(counts_.size() * 2 * channels_ * sizeof(double)));
+    data_ = static_cast<double*>(allocate(counts_.size() * rows_ * channels_ * sizeof(double)));
   }
   return data_;
 }
@@ -86,24 +86,26 @@ void Partials::merge_statistics(DType dtype, void* stats) const {
   }
 }
 
-void Partials::merge_sums(DType dtype, const void* invstd, void* sums) const {
-  std::vector<double> first(channels_), second(channels_);
+void Partials::merge_sums(DType dtype, const void* affine, const void* affine2, void* sums) const {
+  std::vector<double> total(rows_ * channels_);
   for (size_t part = 0; part < counts_.size(); ++part) {
-    const double *part_first = data_ + 2 * part * channels_, *part_second = part_first + channels_;
-    for (int64_t c = 0; c < channels_; ++c) {
-      first[c] += part_first[c];
-      second[c] += part_second[c];
+    const double* of_part = data_ + part * rows_ * channels_;
+    for (int64_t i = 0; i < rows_ * channels_; ++i) {
+      total[i] += of_part[i];
     }
   }
-  for (int64_t c = 0; c < channels_; ++c) {
-    put_acc(dtype, sums, c, first[c]);
-    put_acc(dtype, sums, channels_ + c, second[c] * get_acc(dtype, invstd, c));
+  const void* affines[] = {nullptr, affine, affine2};
+  for (int64_t row = 0; row < rows_; ++row) {
+    for (int64_t c = 0; c < channels_; ++c) {
+      double factor = row ? get_acc(dtype, affines[row], 3 * channels_ + c) : 1;
+      put_acc(dtype, sums, row * channels_ + c, total[row * channels_ + c] * factor);
+    }
   }
 }
 
 void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand operand, Result result,
                 void* stats, const Allocate& allocate) {
-  Partials partials(stats, shape.K);
+  Partials partials(stats, result);
   ConvPlan plan = plan_here(Pass::kFprop, shape, dtype);
   auto run = plan.algorithm == Algorithm::kWinograd    ? conv_fprop_winograd
              : plan.algorithm == Algorithm::kDepthwise ? conv_fprop_depthwise
@@ -116,15 +118,14 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
 
 void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                 void* sums, const Allocate& allocate) {
-  Partials partials(sums, shape.C);
+  Partials partials(sums, result);
   ConvPlan plan = plan_here(Pass::kDgrad, shape, dtype);
   auto run = plan.algorithm == Algorithm::kWinograd    ? conv_dgrad_winograd
              : plan.algorithm == Algorithm::kDepthwise ? conv_dgrad_depthwise
                                                        : conv_dgrad_direct;
   run(dtype, shape, plan, weights, draw, result, partials, allocate);
   if (sums) {
-    const void* invstd = static_cast<const char*>(result.affine) + 3 * shape.C * acc_size(dtype);
-    partials.merge_sums(dtype, invstd, sums);
+    partials.merge_sums(dtype, result.affine, result.affine2, sums);
   }
 }
 

@@ -32,7 +32,8 @@ void conv_fprop(DType dtype, const ConvShape& shape, const ConvWeights& weights,
                 void* stats, const Allocate& allocate);
 
 // result = finish(transposed conv(draw, weights)); draw [N, K, P, Q], result [N, C, H, W].
-// sums: acc [2, C], sum g and sum g * (x - mean) * invstd, where Finish::kBackward is given x.
+// sums: acc [2, C], sum g and sum g * (x - mean) * invstd, where Finish::kBackward is given x; with raw of it, and a
+// third row with raw2.
 void conv_dgrad(DType dtype, const ConvShape& shape, const ConvWeights& weights, Operand draw, Result result,
                 void* sums, const Allocate& allocate);
 

@@ -35,19 +35,25 @@ enum class Finish : int {
   kStore,
   kStatistics,  // store, and its mean and sum of squared deviations
   kApply,       // [relu](z(y) + (residual | z(residual) | nothing))
-  kBackward,    // y + (add where not (add_out <= 0)), and the sums of g and g * (x - mean), g masked by [relu] z(x)
+  // y + (add where not (add_out <= 0)), and the sums of g and g * (x - mean), g masked by [relu] z(x). With raw: that
+  // gradient where not (x <= 0), and its sums with raw, and raw2: x is the ReLU of a sum of their batch norms.
+  kBackward,
 };
 
 struct Result {
   Finish finish;
   void* y;
   int64_t height, width, pitch, first, channels;
-  const void* affine;  // of y, or of x
+  const void* affine;  // of y, of x, or of raw
   bool relu;
   const void *residual, *residual_affine;
-  const void *add, *add_out, *x;
-  double* partial;     // [parts][2][partial_stride], of the statistics or sums; may be null
+  const void *add, *add_out, *x, *raw, *raw2, *affine2;
+  double* partial;     // [parts][rows()][partial_stride], of the statistics or sums; may be null
   int64_t partial_stride;
+
+  int64_t rows() const {
+    return raw2 ? 3 : 2;
+  }
 };
 
 // A panel: element (block, image, row, column, c) of the packed operand.

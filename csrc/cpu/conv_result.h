@@ -15,11 +15,11 @@ int64_t element_size(DType dtype);
 enum class Packed : int64_t { kDirect, kWinograd, kDepthwise };
 KeptMemory packed_memory(const ConvWeights& weights, Packed algorithm, int64_t bytes, const Allocate& allocate);
 
-// Partial statistics or sums [parts][2][channels], merged in the order of the parts whatever order they ran in.
+// Partial statistics or sums [parts][rows][channels], merged in the order of the parts whatever order they ran in.
 class Partials {
  public:
   // `wanted`: whether the result's epilogue has any.
-  Partials(bool wanted, int64_t channels) : wanted_(wanted), channels_(channels) {}
+  Partials(bool wanted, const Result& result) : wanted_(wanted), rows_(result.rows()), channels_(result.pitch) {}
   // The strips of a grid of `rows` x `columns` pixels become parts.
   void add(int64_t images, int64_t rows, int64_t columns, const Strips& strips);
   // One part of so many pixels.
@@ -32,12 +32,12 @@ class Partials {
   }
   // Statistics of all parts: acc [2, channels] = mean, M2 (Chan, Golub, LeVeque 1979).
   void merge_statistics(DType dtype, void* stats) const;
-  // Sums of all parts: acc [2, channels], the second times invstd [channels].
-  void merge_sums(DType dtype, const void* invstd, void* sums) const;
+  // Sums of all parts: acc [rows, channels], the second times the affine's invstd [channels], the third affine2's.
+  void merge_sums(DType dtype, const void* affine, const void* affine2, void* sums) const;
 
  private:
   bool wanted_;
-  int64_t channels_;
+  int64_t rows_, channels_;
   std::vector<int64_t> counts_;
   double* data_ = nullptr;
 };

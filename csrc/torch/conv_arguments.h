@@ -33,6 +33,11 @@ struct AddParams {
   const OptionalTensor &add, &out;
 };
 
+// x is the ReLU of a sum of which z(raw), and z2(raw2), are terms.
+struct SumParams {
+  const OptionalTensor &raw, &affine, &raw2, &affine2;
+};
+
 using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;  // dx, dw, sums; undefined where not wanted
 
 // aten's rule for the memory format of a convolution's output.

@@ -138,7 +138,8 @@ std::tuple<at::Tensor, at::Tensor> CpuDevice::conv_fprop(const OperandParams& op
 }
 
 Gradients CpuDevice::conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
-                               const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw) {
+                               const ConvParams& conv, bool reduce, const AddParams& add, const SumParams& sum,
+                               bool want_dx, bool want_dw) {
   const at::Tensor& x = operand.x;
   Call call(x);
   auto dtype = dtype_of(x.scalar_type(), "conv_backward");
@@ -156,6 +157,14 @@ Gradients CpuDevice::conv_backward(const GradParams& grad, const OperandParams& 
       result.affine = packed.affine;
       result.relu = operand.relu;
     }
+    if (given(sum.raw)) {
+      sums = empty_acc({given(sum.raw2) ? 3 : 2, shape.C}, x);
+      result.x = packed.x;
+      result.raw = call.activation(sum.raw);
+      result.affine = call.vector(sum.affine);
+      result.raw2 = call.activation(sum.raw2);
+      result.affine2 = call.vector(sum.affine2);
+    }
     if (given(add.add)) {
       check_same(*add.add, x, "add");
       result.add = call.activation(add.add);
@@ -165,7 +174,7 @@ Gradients CpuDevice::conv_backward(const GradParams& grad, const OperandParams& 
       result.add_out = call.activation(add.out);
     }
     cpu::conv_dgrad(dtype, shape, {weight.const_data_ptr(), strides_of(weight), nullptr}, draw, result,
-                    reduce ? sums.mutable_data_ptr() : nullptr, call.allocate);
+                    sums.defined() ? sums.mutable_data_ptr() : nullptr, call.allocate);
     dx = dx.contiguous(conv_format(x, weight));
   }
   if (want_dw) {

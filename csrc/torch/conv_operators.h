@@ -28,21 +28,43 @@ inline void check_grad(const GradParams& g) {
   }
 }
 
+inline void check_sum(const SumParams& sum, const OperandParams& operand, bool reduce, bool want_dx) {
+  if (!given(sum.raw)) {
+    TORCH_CHECK(!given(sum.raw2), "expected sum_raw to be given with sum_raw2");
+    return;
+  }
+  TORCH_CHECK(given(sum.affine), "expected sum_affine to be given with sum_raw");
+  TORCH_CHECK(given(sum.raw2) == given(sum.affine2), "expected sum_affine2 to be given with sum_raw2");
+  TORCH_CHECK(!reduce && !given(operand.prologue), "expected neither prologue nor reduce with sum_raw");
+  TORCH_CHECK(want_dx, "expected dx to be wanted with sum_raw");
+  check_same(*sum.raw, operand.x, "sum_raw");
+  check_rows(*sum.affine, 4, operand.x, "sum_affine");
+  if (given(sum.raw2)) {
+    check_same(*sum.raw2, operand.x, "sum_raw2");
+    check_rows(*sum.affine2, 4, operand.x, "sum_affine2");
+  }
+}
+
 template <typename Device>
 Gradients backward(Device& device, const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
-                   const ConvParams& conv, bool reduce, const AddParams& add, std::array<bool, 2> output_mask) {
+                   const ConvParams& conv, bool reduce, const AddParams& add, const SumParams& sum,
+                   std::array<bool, 2> output_mask) {
   const at::Tensor& x = operand.x;
   check_activation(x);
   check_grad(grad);
   TORCH_CHECK(!reduce || given(operand.prologue), "expected prologue to be given with reduce");
   TORCH_CHECK(given(add.add) || !given(add.out), "expected add to be given with add_out");
+  check_sum(sum, operand, reduce, output_mask[0]);
   bool want_dx = output_mask[0] || reduce, want_dw = output_mask[1];
   at::Tensor dx, dw, sums;
-  if (want_dx || want_dw) {
+  if (device.serves(x, weight, conv) && (want_dx || want_dw)) {
+    std::tie(dx, dw, sums) = device.conv_backward(grad, operand, weight, conv, reduce, add, sum, want_dx, want_dw);
+  } else if (want_dx || want_dw) {
     std::tie(dx, dw, sums) =
-        device.serves(x, weight, conv)
-            ? device.conv_backward(grad, operand, weight, conv, reduce, add, want_dx, want_dw)
-            : library_conv_backward(device, grad, operand, weight, conv, reduce, add, want_dx, want_dw);
+        library_conv_backward(device, grad, operand, weight, conv, reduce, add, want_dx, want_dw);
+    if (given(sum.raw)) {
+      std::tie(dx, sums) = bn_backward_mask_reduce(device, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, {});
+    }
   }
   if (output_mask[1]) {
     dw = dw.contiguous(weight.suggest_memory_format());
@@ -74,9 +96,12 @@ Gradients conv_backward(Device& device, const at::Tensor& grad, const OptionalTe
                         const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                         at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu,
                         bool reduce, const OptionalTensor& add, const OptionalTensor& add_out,
-                        std::array<bool, 2> output_mask) {
+                        std::array<bool, 2> output_mask, const OptionalTensor& sum_raw,
+                        const OptionalTensor& sum_affine, const OptionalTensor& sum_raw2,
+                        const OptionalTensor& sum_affine2) {
   return backward(device, {grad, out, raw, affine, means, relu}, {x, prologue, prologue_relu}, weight,
-                  {stride, padding, dilation, groups}, reduce, {add, add_out}, output_mask);
+                  {stride, padding, dilation, groups}, reduce, {add, add_out},
+                  {sum_raw, sum_affine, sum_raw2, sum_affine2}, output_mask);
 }
 
 template <typename Device>
@@ -88,7 +113,8 @@ std::tuple<at::Tensor, at::Tensor> conv_dgrad(Device& device, const at::Tensor& 
                                               bool prologue_relu, bool reduce, const OptionalTensor& add,
                                               const OptionalTensor& add_out) {
   auto grads = conv_backward(device, grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
-                             prologue, prologue_relu, reduce, add, add_out, {true, false});
+                             prologue, prologue_relu, reduce, add, add_out, {true, false}, std::nullopt, std::nullopt,
+                             std::nullopt, std::nullopt);
   return {std::get<0>(grads), std::get<2>(grads)};
 }
 
@@ -98,7 +124,8 @@ at::Tensor conv_wgrad(Device& device, const at::Tensor& grad, const OptionalTens
                       const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                       at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu) {
   return std::get<1>(conv_backward(device, grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation,
-                                   groups, prologue, prologue_relu, false, std::nullopt, std::nullopt, {false, true}));
+                                   groups, prologue, prologue_relu, false, std::nullopt, std::nullopt, {false, true},
+                                   std::nullopt, std::nullopt, std::nullopt, std::nullopt));
 }
 
 }  // namespace resnet_fused

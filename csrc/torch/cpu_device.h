@@ -59,7 +59,8 @@ class CpuDevice {
                                                 const ConvParams& conv, bool statistics,
                                                 const EpilogueParams& epilogue);
   Gradients conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
-                          const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw);
+                          const ConvParams& conv, bool reduce, const AddParams& add, const SumParams& sum, bool want_dx,
+                          bool want_dw);
 
  private:
   // Within an operator, aten calls record no graph and are not autocast: that is the caller's part. Large results and

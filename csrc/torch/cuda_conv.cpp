@@ -151,8 +151,8 @@ std::tuple<at::Tensor, at::Tensor> CudaDevice::conv_fprop(const OperandParams& o
 }
 
 Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
-                                    const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx,
-                                    bool want_dw) {
+                                    const ConvParams& conv, bool reduce, const AddParams& add, const SumParams& sum,
+                                    bool want_dx, bool want_dw) {
   const at::Tensor& x = operand.x;
   KeptTensors kept;
   cuda::ConvProblem problem = problem_of(x, weight, conv);
@@ -160,7 +160,7 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
   check_grad_size(grad.grad, {shape.N, shape.K, shape.P, shape.Q});
   if ((grad.relu || given(grad.raw)) && cuda::forms_draw_in_memory(problem, want_dx, want_dw)) {
     at::Tensor formed = form_draw(*this, grad, kLast);
-    return conv_backward({formed, kNone, kNone, kNone, kNone, false}, operand, weight, conv, reduce, add, want_dx,
+    return conv_backward({formed, kNone, kNone, kNone, kNone, false}, operand, weight, conv, reduce, add, sum, want_dx,
                          want_dw);
   }
   cuda::DrawTensor draw = draw_of(kept, grad);
@@ -188,12 +188,15 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     }
     at::Tensor memory = workspace(cuda::conv_dgrad_workspace(params));
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
+    if (given(sum.raw)) {
+      std::tie(dx, sums) = bn_backward_mask_reduce(*this, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, kNone);
+    }
   }
   if (want_dw) {
     if (channels) {
       PaddedOperand padded(operand, weight, channels);
       dw = std::get<1>(conv_backward(grad, {padded.x, padded.prologue, operand.relu}, padded.weight, conv, false,
-                                     {kNone, kNone}, false, true));
+                                     {kNone, kNone}, {kNone, kNone, kNone, kNone}, false, true));
       return {dx, dw.narrow(1, 0, shape.C), sums};
     }
     if (given(operand.prologue) && cuda::forms_input_in_memory(problem)) {

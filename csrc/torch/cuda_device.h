@@ -64,7 +64,8 @@ class CudaDevice {
                                                 const ConvParams& conv, bool statistics,
                                                 const EpilogueParams& epilogue);
   Gradients conv_backward(const GradParams& grad, const OperandParams& operand, const at::Tensor& weight,
-                          const ConvParams& conv, bool reduce, const AddParams& add, bool want_dx, bool want_dw);
+                          const ConvParams& conv, bool reduce, const AddParams& add, const SumParams& sum, bool want_dx,
+                          bool want_dw);
 
  private:
   at::Tensor workspace(int64_t bytes) const {

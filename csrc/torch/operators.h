@@ -96,14 +96,16 @@ std::tuple<at::Tensor, at::Tensor> conv_fprop(Device& device, const at::Tensor& 
 
 // With draw = bn_backward_apply(grad, out, raw, affine, relu, means), or without raw the masked grad, and
 // operand = [relu] z(x; prologue): dx = dgrad(draw, weight) + (add where not (add_out <= 0)),
-// dw = wgrad(draw, operand), and with reduce sums = bn_backward_reduce(dx, x; prologue).
+// dw = wgrad(draw, operand), and with reduce sums = bn_backward_reduce(dx, x; prologue). With sum_raw, where x is the
+// ReLU of a sum with z(sum_raw; sum_affine), dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, ...).
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> conv_backward(
     Device& device, const at::Tensor& grad, const OptionalTensor& out, const OptionalTensor& raw,
     const OptionalTensor& affine, const OptionalTensor& means, bool relu, const at::Tensor& x, const at::Tensor& weight,
     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
     const OptionalTensor& prologue, bool prologue_relu, bool reduce, const OptionalTensor& add,
-    const OptionalTensor& add_out, std::array<bool, 2> output_mask);
+    const OptionalTensor& add_out, std::array<bool, 2> output_mask, const OptionalTensor& sum_raw,
+    const OptionalTensor& sum_affine, const OptionalTensor& sum_raw2, const OptionalTensor& sum_affine2);
 
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> conv_dgrad(Device& device, const at::Tensor& grad, const OptionalTensor& out,

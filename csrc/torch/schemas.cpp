@@ -42,7 +42,8 @@ void define(torch::Library& m) {
   m.def(
       "conv_backward(Tensor grad, Tensor? out, Tensor? raw, Tensor? affine, Tensor? means, bool relu, "
       "Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "
-      "Tensor? prologue, bool prologue_relu, bool reduce, Tensor? add, Tensor? add_out, bool[2] output_mask) "
+      "Tensor? prologue, bool prologue_relu, bool reduce, Tensor? add, Tensor? add_out, bool[2] output_mask, "
+      "Tensor? sum_raw=None, Tensor? sum_affine=None, Tensor? sum_raw2=None, Tensor? sum_affine2=None) "
       "-> (Tensor dx, Tensor dw, Tensor sums)",
       tags);
   m.def(

@@ -13,7 +13,7 @@ unit whose batch norm is frozen (running statistics) saves its activated output 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from resnet_fused import ops
-from resnet_fused.autograd import eager, synchronize
+from resnet_fused.autograd import eager, handover, synchronize
 from resnet_fused.backends import relu_mask
 
 
@@ -58,6 +58,7 @@ class Chain:
     projection: tuple[Unit, ...]  # one unit or none
     identity: bool
     given: bool = False  # the shortcut is a tensor of its own
+    link: handover.Link | None = None  # to the chains around it
 
 
 class BatchNorm(NamedTuple):
@@ -178,6 +179,11 @@ class _ResidualChain(torch.autograd.Function):
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
         out = out if _sum_masks(spec) and (mask is None or mask.dim() == 1) else None
+        ctx.link, ctx.norms = spec.link, 0
+        if spec.link is not None:
+            sources, spec.link.norms = spec.link.norms, ()
+            ctx.norms = len(sources)
+            kept_and_affine = [*kept_and_affine, *sources]
         ctx.save_for_backward(x, out, mask, *parameters, *kept_and_affine)
         ctx.save_for_forward(x, out, mask, *parameters, *results[1::3])
 
@@ -193,7 +199,14 @@ class _ResidualChain(torch.autograd.Function):
             blanks[2] = dout  # itself, which no Function of it could return
         wanted = tuple(needs[i] and not (i == 2 and blanks[2] is dout) for i in positions)
         if any(wanted):
-            grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *ctx.saved_tensors)
+            saved = ctx.saved_tensors
+            saved, norms = saved[: len(saved) - ctx.norms], saved[len(saved) - ctx.norms :]
+            if ctx.link is not None and unobserved((dout, *saved)):
+                x, out, mask, *branches = saved
+                link = replace(ctx.link, norms=norms)
+                grads = _backward(spec, wanted, dout, x, out, mask, _branches(spec, branches), link)
+            else:
+                grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *saved)
             for i, grad in zip((i for i, want in zip(positions, wanted) if want), grads):
                 blanks[i] = grad
         return tuple(blanks)
@@ -345,8 +358,11 @@ def batch_means(kernels, unit, sums: Tensor, count: int, gamma: Tensor | None, b
     return means, dgamma, dbeta
 
 
-def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=(None, None)):
-    """dgrad and wgrad of one unit → dx, (dweight, dgamma, dbeta), sums; `wanted` masks (x, weight, gamma, beta)."""
+def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=(None, None), norms=()):
+    """dgrad and wgrad of one unit → dx, (dweight, dgamma, dbeta), sums; `wanted` masks (x, weight, gamma, beta).
+
+    norms: of the sum whose ReLU the operand is; then dx is masked by it.
+    """
     unit, weight, affine = branch.unit, branch.weight, branch.affine
     want_dx, want_weight, want_gamma, want_beta = wanted
     grad, out, sums, relu = incoming
@@ -361,7 +377,7 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
         weight = weight * scale
     output_mask = (want_dx, want_weight or (want_gamma and not unit.batch_stats))
     dx, dw, next_sums = kernels.conv_backward(
-        *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask
+        *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask, *norms
     )
     if not unit.batch_stats:
         dbeta = gradient_of(branch.beta, sums[0]) if want_beta else None
@@ -374,10 +390,11 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
     return dx, gradients, next_sums
 
 
-def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[Incoming, Incoming]:
+def _last_incoming(kernels, main, projection, dout, out, mask, wanted, handed) -> tuple[Incoming, Incoming]:
     """The gradient g of the sum, for the last unit and for the projection: with Σg and Σg·x̂ of both in one pass.
 
     Where the sum masks, that pass also stores g, which is read up to five times afterwards, each time without a mask.
+    handed: the sums, where dout is masked already.
     """
     relu = main.unit.relu
     sources = [b for b in (main, *projection) if b.unit.batch_stats]
@@ -386,7 +403,9 @@ def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[
         return Incoming(dout, out, None, relu), Incoming(dout, out, None, relu)
     pairs = [t for b in sources for t in (b.kept, b.affine)]
     g = dout
-    if sources and relu and (out is not None or mask is not None):
+    if handed is not None:
+        sums, out, relu = handed, None, False
+    elif sources and relu and (out is not None or mask is not None):
         if out is None and not relu_mask.fits(mask, sources[0].kept):
             # A hook on saved tensors may have changed their memory format; the order of the bits it cannot.
             out = relu_mask.unpack(mask, dout.shape).to(dout.dtype)
@@ -401,7 +420,7 @@ def _last_incoming(kernels, main, projection, dout, out, mask, wanted) -> tuple[
     )
 
 
-def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch]):
+def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch], link: handover.Link | None = None):
     """The chain's gradients that `wanted` names, in the order x, shortcut, (weight, gamma, beta) per unit, projection
     last."""
     kernels = ops.get(spec.backend)
@@ -409,7 +428,10 @@ def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch]):
     want_x, want_shortcut, *rest = wanted
     want = [rest[3 * i : 3 * i + 3] for i in range(len(branches))]
     main, projection = branches[:n], branches[n:]
-    incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, mask, [want[n - 1], *want[n:]])
+    handed = None if link is None else link.received.take(dout)
+    norms = link.norms if link is not None and want_x else ()
+    wanted_last = [want[n - 1], *want[n:]]
+    incoming, shortcut = _last_incoming(kernels, main[-1], projection, dout, out, mask, wanted_last, handed)
     grads: list = [None] * len(branches)
     add = (shortcut.grad, shortcut.out) if spec.identity else (None, None)
     if projection:
@@ -426,8 +448,10 @@ def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch]):
         operand, reduce = _operand(x, main, i), i > 0 and want_dx and main[i - 1].unit.batch_stats
         dx, grads[i], sums = unit_backward(
             kernels, main[i], operand, incoming, (want_dx, *want[i]), reduce,
-            add if i == 0 and want_x else (None, None),
+            add if i == 0 and want_x else (None, None), norms if i == 0 else (),
         )  # fmt: skip
+        if i == 0 and norms:
+            link.given.put(dx, sums)
         if i > 0 and want_dx:
             incoming = _incoming(kernels, main[i - 1], dx, sums, want[i - 1])
     given = _masked(shortcut) if want_shortcut else None
@@ -470,12 +494,16 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
     frozen; they carry no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
-    units = (*spec.units, *spec.projection)
+    units, n = (*spec.units, *spec.projection), len(spec.units)
     if not any(unit.batch_stats for unit in units) and not spec.given and unobserved((x, *flat)):
         weights, norms = [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
         geometry = [n for unit in units for n in unit.geometry()]
         eps, projection = [unit.eps for unit in units], bool(spec.projection)
         chain = ops.get(spec.backend).frozen_chain
         return chain(x, weights, norms, eps, geometry, projection, spec.identity), [None] * len(units)
+    spec = replace(spec, link=handover.link(spec.backend, x, not spec.given))
     out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
+    if spec.link is not None and _sum_masks(spec) and all(unit.batch_stats for unit in (units[n - 1], *units[n:])):
+        norms = tuple(t for i in range(n - 1, len(units)) for t in results[3 * i : 3 * i + 2])
+        handover.leave(handover.Tail(out, norms, spec.link.received))
     return out, results[2::3]

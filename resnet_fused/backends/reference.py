@@ -134,6 +134,7 @@ def conv_fprop(
 def conv_backward(
     grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, reduce, add, add_out, output_mask,
+    sum_raw=None, sum_affine=None, sum_raw2=None, sum_affine2=None,
 ):  # fmt: skip
     if raw is not None:
         draw = bn_backward_apply(grad, out, raw, affine, relu, means)
@@ -149,6 +150,8 @@ def conv_backward(
         dx = (_acc(dx) + _masked(add, add_out, None, None, add_out is not None)).to(dx.dtype)
     if reduce:
         sums = bn_backward_reduce(dx, None, x, prologue, prologue_relu)
+    if sum_raw is not None:
+        dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
     if output_mask[1]:
         dw = _like(dw, weight)
     return (dx if output_mask[0] else empty), (dw if output_mask[1] else empty), sums

@@ -19,7 +19,8 @@ SCHEMAS = (
     "Tensor? epilogue, Tensor? residual, Tensor? residual_affine, bool relu) -> (Tensor y, Tensor stats)",
     "conv_backward(Tensor grad, Tensor? out, Tensor? raw, Tensor? affine, Tensor? means, bool relu, "
     "Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "
-    "Tensor? prologue, bool prologue_relu, bool reduce, Tensor? add, Tensor? add_out, bool[2] output_mask) "
+    "Tensor? prologue, bool prologue_relu, bool reduce, Tensor? add, Tensor? add_out, bool[2] output_mask, "
+    "Tensor? sum_raw=None, Tensor? sum_affine=None, Tensor? sum_raw2=None, Tensor? sum_affine2=None) "
     "-> (Tensor dx, Tensor dw, Tensor sums)",
     "conv_dgrad(Tensor grad, Tensor? out, Tensor? raw, Tensor? affine, Tensor? means, bool relu, "
     "Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "

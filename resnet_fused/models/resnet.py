@@ -8,10 +8,10 @@ from torch import nn
 
 from resnet_fused.models.initialise import initialise
 from resnet_fused.models.variants import Shape, Variation, imagenet_net
-from resnet_fused.modules import BlockLayers, blocks
+from resnet_fused.modules import BlockLayers, blocks, resnet
 
 
-class ResNet(blocks.ResNet):
+class ResNet(resnet.ResNet):
     """torchvision.models.ResNet of fused blocks and a fused stem: same children, names, draws and state_dict.
 
     x: [N, 3, H, W] → [N, num_classes]. Stages of 64, 128, 256 and 512 planes, `layers[i]` blocks each; the first block

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from resnet_fused.models.initialise import initialise
 from resnet_fused.modules import FusedModule
 from resnet_fused.modules.members import ConvBN, Members
+from resnet_fused.modules.stages import run_stages
 
 
 class Stem(FusedModule):
@@ -53,8 +54,6 @@ class StagedNet(nn.Module):
         initialise(self, zero_init_residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for name in self._stages:
-            x = getattr(self, name)(x)
+        x = run_stages(self.stem(x), [getattr(self, name) for name in self._stages])
         x = x if self.last is None else self.last(x)
         return self.fc(self.avgpool(x).flatten(1))

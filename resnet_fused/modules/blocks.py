@@ -1,4 +1,4 @@
-"""torchvision's two residual blocks and its stem, fused: same constructor, children, draws and state_dict."""
+"""torchvision's two residual blocks, fused: same constructor, children, draws and state_dict."""
 
 from __future__ import annotations
 
@@ -104,23 +104,3 @@ class Bottleneck(_TorchvisionBlock, tv.Bottleneck):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.stride = stride
-
-
-class ResNet(FusedModule, tv.ResNet):
-    """torchvision.models.ResNet whose stem (conv1, bn1, relu, maxpool) runs as one unit; made by fuse()."""
-
-    eager_class = tv.ResNet
-
-    def members(self) -> Members:
-        return Members((ConvBN(self.conv1, self.bn1),), (self.relu,), pool=self.maxpool)
-
-    def eager_forward(self, x: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._forward_impl(x)
-
-    def _forward_impl(self, x: Tensor) -> Tensor:
-        x = self.fused_forward(x)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.avgpool(x).flatten(1))

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
 from resnet_fused import autograd, dispatch
-from resnet_fused.autograd import BatchNorm
+from resnet_fused.autograd import BatchNorm, handover
 from resnet_fused.modules.members import (
     Branch,
     Members,
@@ -179,7 +179,7 @@ class FusedModule(nn.Module):
         x, unit = x.detach().requires_grad_(x.requires_grad), _Trial(self, call)
 
         def run():
-            with _unrecorded():
+            with _unrecorded(), handover.together(False):
                 out = torch.func.functional_call(unit, state, (x,))
             if out.requires_grad:
                 inputs = [t for t in (x, *state.values()) if t.requires_grad]

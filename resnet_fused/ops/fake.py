@@ -93,9 +93,12 @@ def conv_fprop(
 def conv_backward(
     grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, reduce, add, add_out, output_mask,
+    sum_raw=None, sum_affine=None, sum_raw2=None, sum_affine2=None,
 ):  # fmt: skip
     dx = _empty_format(x, x.shape, _conv_format(x, weight)) if output_mask[0] else x.new_empty(0)
     dw = _empty_like(weight) if output_mask[1] else x.new_empty(0)
+    if sum_raw is not None:
+        return dx, dw, _empty_acc(x, 2 + (sum_raw2 is not None), x.shape[1])
     return dx, dw, (_empty_acc(x, 2, x.shape[1]) if reduce else _empty_acc(x, 0))
 
 

@@ -7,9 +7,9 @@ import warnings
 from torch import nn
 
 from resnet_fused.models.resnet import ResNet
-from resnet_fused.modules import blocks
+from resnet_fused.modules import blocks, resnet
 
-_FUSED_CLASSES = (blocks.BasicBlock, blocks.Bottleneck, blocks.ResNet, ResNet)  # fuse() puts in the first that fits
+_FUSED_CLASSES = (blocks.BasicBlock, blocks.Bottleneck, resnet.ResNet, ResNet)  # fuse() puts in the first that fits
 
 
 def why_not(module: nn.Module) -> str | None:

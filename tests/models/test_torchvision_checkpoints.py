@@ -7,7 +7,7 @@ from families import NAMES, TORCHVISIONS, images
 
 import resnet_fused
 from resnet_fused import models
-from resnet_fused.modules import blocks, record
+from resnet_fused.modules import record, resnet
 
 
 def test_which_names_are_torchvisions():
@@ -68,7 +68,7 @@ def test_unfuse_makes_torchvisions_and_fuse_ours():
         eager = model(x)
     assert not records and type(model.layer1[0]) is torchvision.models.resnet.BasicBlock
     assert torch.allclose(fused, eager, rtol=1e-10, atol=1e-10)  # float64 through 18 layers, another order of sums
-    assert type(resnet_fused.fuse(model)) is blocks.ResNet
+    assert type(resnet_fused.fuse(model)) is resnet.ResNet
     assert torch.equal(model(x), fused)
 
 

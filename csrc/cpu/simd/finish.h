@@ -3,7 +3,8 @@
 
 template <typename A>
 struct FinishState {  // of one column tile within one part
-  A pivot[kMicroColumns<A>], sum[kMicroColumns<A>], square[kMicroColumns<A>];
+  A pivot[kMicroColumns<A>];  // of the backward pass: the sum with raw2
+  A sum[kMicroColumns<A>], square[kMicroColumns<A>];
   bool started;
 };
 
@@ -98,24 +99,35 @@ struct ApplyFinish {
   }
 };
 
-template <typename T, bool ADD, bool MASK, bool REDUCE>
+// Which batch norms the sums of a gradient are for: none; x's own; those whose sum's ReLU is x, one or two.
+enum class Sums : int { kNone, kOfX, kOfRaw, kOfRaws };
+
+template <typename T, bool ADD, bool MASK, Sums SUMS>
 struct BackwardFinish {
   using A = Acc<T>;
   template <int N, int COUNT>
   RF_MEMBER void run(const Result& r, FinishState<A>& s, const A* c, int64_t c_row, Run run, int64_t slot,
                      int64_t lane) const {
     using V = Vec<A, N>;
+    constexpr bool kRaw = SUMS == Sums::kOfRaw || SUMS == Sums::kOfRaws, kSecond = SUMS == Sums::kOfRaws;
     int64_t k = r.first + slot;
-    AffineRows<A> a = affine_rows<A>(r.affine, r.pitch);
-    V mean[COUNT], scale[COUNT], shift[COUNT], sum[COUNT], square[COUNT], floor = splat<N>(relu_floor<A>(r.relu));
-    if constexpr (REDUCE) {
+    AffineRows<A> a = affine_rows<A>(r.affine, r.pitch), a2 = affine_rows<A>(r.affine2, r.pitch);
+    V mean[COUNT], mean2[COUNT], scale[COUNT], shift[COUNT], floor = splat<N>(relu_floor<A>(r.relu));
+    V sum[COUNT], square[COUNT], square2[COUNT];
+    if constexpr (SUMS != Sums::kNone) {
       load_all<N, COUNT>(mean, a.mean, k);
-      load_all<N, COUNT>(scale, a.scale, k);
-      load_all<N, COUNT>(shift, a.shift, k);
+      if constexpr (SUMS == Sums::kOfX) {
+        load_all<N, COUNT>(scale, a.scale, k);
+        load_all<N, COUNT>(shift, a.shift, k);
+      }
+      if constexpr (kSecond) {
+        load_all<N, COUNT>(mean2, a2.mean, k);
+      }
 #pragma GCC unroll 2
       for (int j = 0; j < COUNT; ++j) {
         sum[j] = s.started ? load<N>(s.sum + lane + j * N) : V{};
         square[j] = s.started ? load<N>(s.square + lane + j * N) : V{};
+        square2[j] = kSecond && s.started ? load<N>(s.pivot + lane + j * N) : V{};
       }
     }
     int64_t offset = run.pixel * r.pitch + k;
@@ -132,20 +144,33 @@ struct BackwardFinish {
           v += t;
         }
         v = rounded<T, N>(v);
+        if constexpr (kRaw) {
+          v = zero_up_to(V{}, load<N>((const T*)r.x + offset + j * N), v);
+        }
         store<N>((T*)r.y + offset + j * N, v);
-        if constexpr (REDUCE) {
+        if constexpr (SUMS == Sums::kOfX) {
           V d = load<N>((const T*)r.x + offset + j * N) - mean[j];
           V g = zero_up_to(floor, fma(d, scale[j], shift[j]), v);
           sum[j] += g;
           square[j] = fma(g, d, square[j]);
         }
+        if constexpr (kRaw) {
+          sum[j] += v;
+          square[j] = fma(v, load<N>((const T*)r.raw + offset + j * N) - mean[j], square[j]);
+        }
+        if constexpr (kSecond) {
+          square2[j] = fma(v, load<N>((const T*)r.raw2 + offset + j * N) - mean2[j], square2[j]);
+        }
       }
     }
-    if constexpr (REDUCE) {
+    if constexpr (SUMS != Sums::kNone) {
 #pragma GCC unroll 2
       for (int j = 0; j < COUNT; ++j) {
         store<N>(s.sum + lane + j * N, sum[j]);
         store<N>(s.square + lane + j * N, square[j]);
+        if constexpr (kSecond) {
+          store<N>(s.pivot + lane + j * N, square2[j]);
+        }
       }
     }
   }
@@ -155,7 +180,7 @@ struct BackwardFinish {
 template <typename T>
 RF_INLINE void prefetch_run(const Result& r, Run run, int64_t column) {
   int64_t first = (run.pixel * r.pitch + r.first + column) * sizeof(T), step = run.pixel_step * r.pitch * sizeof(T);
-  const void* tensors[] = {r.y, r.x, r.residual, r.add, r.add_out};
+  const void* tensors[] = {r.y, r.x, r.residual, r.add, r.add_out, r.raw, r.raw2};
   for (const void* tensor : tensors) {
     const char* p = (const char*)tensor + first;
     for (int64_t i = 0; tensor && i < run.rows; ++i, p += step) {
@@ -186,11 +211,18 @@ __attribute__((noinline)) void finish_run(const Result& r, FinishState<Acc<T>>& 
   state.started = true;
 }
 
+template <typename T, Sums SUMS>
+FinishFunction<T> backward_finish(const Result& r) {
+  return !r.add       ? finish_run<T, BackwardFinish<T, false, false, SUMS>>
+         : !r.add_out ? finish_run<T, BackwardFinish<T, true, false, SUMS>>
+                      : finish_run<T, BackwardFinish<T, true, true, SUMS>>;
+}
+
 template <typename T>
 FinishFunction<T> finish_function(const Result& r) {
   switch (r.finish) {
     case Finish::kStore:
-      return finish_run<T, BackwardFinish<T, false, false, false>>;
+      return backward_finish<T, Sums::kNone>({});
     case Finish::kStatistics:
       return finish_run<T, StatisticsFinish<T>>;
     case Finish::kApply:
@@ -198,26 +230,22 @@ FinishFunction<T> finish_function(const Result& r) {
              : !r.residual_affine ? finish_run<T, ApplyFinish<T, Residual::kPlain>>
                                   : finish_run<T, ApplyFinish<T, Residual::kAffine>>;
     case Finish::kBackward:
-      if (r.x) {
-        return !r.add       ? finish_run<T, BackwardFinish<T, false, false, true>>
-               : !r.add_out ? finish_run<T, BackwardFinish<T, true, false, true>>
-                            : finish_run<T, BackwardFinish<T, true, true, true>>;
-      }
-      return !r.add       ? finish_run<T, BackwardFinish<T, false, false, false>>
-             : !r.add_out ? finish_run<T, BackwardFinish<T, true, false, false>>
-                          : finish_run<T, BackwardFinish<T, true, true, false>>;
+      return r.raw2  ? backward_finish<T, Sums::kOfRaws>(r)
+             : r.raw ? backward_finish<T, Sums::kOfRaw>(r)
+             : r.x   ? backward_finish<T, Sums::kOfX>(r)
+                     : backward_finish<T, Sums::kNone>(r);
   }
   return nullptr;
 }
 
-// Writes what a part's column tile has summed: mean and M2 of `count` values, or the two sums.
+// Writes what a part's column tile has summed: mean and M2 of `count` values, or the sums.
 template <typename A>
 void flush(const Result& r, const FinishState<A>& s, int64_t part, int64_t count, int64_t column) {
   if (!r.partial || !s.started) {
     return;
   }
-  double* first = r.partial + 2 * part * r.partial_stride + r.first + column;
-  double* second = first + r.partial_stride;
+  double* first = r.partial + r.rows() * part * r.partial_stride + r.first + column;
+  double *second = first + r.partial_stride, *third = r.raw2 ? second + r.partial_stride : nullptr;
   int64_t there = minimum(kMicroColumns<A>, r.channels - column);
   for (int64_t i = 0; i < there; ++i) {
     double sum = s.sum[i], square = s.square[i];
@@ -228,6 +256,9 @@ void flush(const Result& r, const FinishState<A>& s, int64_t part, int64_t count
     } else {
       first[i] = sum;
       second[i] = square;
+      if (third) {
+        third[i] = s.pivot[i];
+      }
     }
   }
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from resnet_fused.backends.triton import conv_library, dense, tuning
 from resnet_fused.backends.triton.bn_apply import bn_apply
+from resnet_fused.backends.triton.bn_backward import bn_backward_mask_reduce
 from resnet_fused.backends.triton.conv_dgrad import launch_conv_dgrad
 from resnet_fused.backends.triton.conv_fprop import launch_conv_fprop
 from resnet_fused.backends.triton.conv_plan import (
@@ -191,6 +192,7 @@ def _draw_of(grad, out, raw, affine, means, relu) -> Draw:
 def conv_backward(
     grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, reduce, add, add_out, output_mask,
+    sum_raw=None, sum_affine=None, sum_raw2=None, sum_affine2=None,
 ):  # fmt: skip
     dense.check_activation(x)
     dense.check_activation(grad)
@@ -208,7 +210,7 @@ def conv_backward(
     if conv is None:
         return conv_library.conv_backward(
             grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
-            prologue, prologue_relu, reduce, add, add_out, output_mask,
+            prologue, prologue_relu, reduce, add, add_out, output_mask, sum_raw, sum_affine, sum_raw2, sum_affine2,
         )  # fmt: skip
     s = conv.shape
     if grad.shape != (s.N, s.K, s.P, s.Q):
@@ -222,6 +224,8 @@ def conv_backward(
     dx, sums = x.new_empty(0), dense.empty_acc(x, 0)
     if want_dx or reduce:
         dx, sums = _dgrad(conv, draw, _last(weight), _last(add), _last(add_out), reduce, input)
+    if sum_raw is not None:
+        dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
     dw = _wgrad(conv, draw, input, weight) if want_dw else x.new_empty(0)
     return dx if want_dx else x.new_empty(0), dw, sums
 

@@ -9,7 +9,11 @@ import torch.nn.functional as F
 
 from resnet_fused.backends.triton import dense
 from resnet_fused.backends.triton.bn_apply import add_masked, bn_apply, bn_apply_into
-from resnet_fused.backends.triton.bn_backward import bn_backward_apply_into, bn_backward_reduce
+from resnet_fused.backends.triton.bn_backward import (
+    bn_backward_apply_into,
+    bn_backward_mask_reduce,
+    bn_backward_reduce,
+)
 from resnet_fused.backends.triton.bn_statistics import bn_statistics
 
 
@@ -52,9 +56,10 @@ def _convolution_backward(draw, operand, weight, conv, dx, dw):
 def conv_backward(
     grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
     prologue, prologue_relu, reduce, add, add_out, output_mask,
+    sum_raw=None, sum_affine=None, sum_raw2=None, sum_affine2=None,
 ):  # fmt: skip
     """With draw = bn_backward_apply(grad, out, raw, …), or the masked grad: dx = dgrad(draw, weight) + masked add,
-    dw = wgrad(draw, operand), sums = bn_backward_reduce(dx, x; prologue)."""
+    dw = wgrad(draw, operand), sums = bn_backward_reduce(dx, x; prologue); with sum_raw of ops.conv_backward."""
     conv, want_dw = (stride, padding, dilation, groups), output_mask[1]
     want_dx = output_mask[0] or reduce
     dx = dw = None
@@ -69,6 +74,8 @@ def conv_backward(
             dx = add_masked(dx, add, add_out)
     if reduce:
         sums = bn_backward_reduce(dx, None, x, prologue, prologue_relu)
+    if sum_raw is not None:
+        dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
     if want_dw and dw is None:
         dw = _convolution_backward(draw, _operand(x, prologue, prologue_relu), weight, conv, False, True)[1]
     if want_dw:

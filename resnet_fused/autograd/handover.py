@@ -1,0 +1,101 @@
+"""What consecutive residual chains hand on in the backward pass: a gradient that is masked already, and its sums.
+
+A chain's output out = relu(z_n(raw_n) + shortcut) has its gradient masked, and summed for z_n's gradients, before
+anything else is done with it. The chain behind, whose first convolution's epilogue writes that gradient, reads out as
+its own input; so the epilogue can do both,
+
+    g = dx where not (out <= 0),  Σg,  Σg·x̂_n,
+
+and no pass reads dx, out and raw_n again. Whoever looked at out.grad would see g in dx's place: so chains hand over
+only within together(), for tensors that nobody else holds. Parameters' gradients are right in any case: what a chain
+receives counts as handed over if it is that very tensor, unchanged. If another gradient was added to it, it is masked
+and summed as ever, and masking g twice is masking it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("cpu",)  # whose conv_backward has the epilogue; elsewhere handing over would save nothing
+
+
+class Handed:
+    """The place for one gradient between two chains' backward passes."""
+
+    def __init__(self) -> None:
+        self._grad: tuple[Tensor, int, Tensor] | None = None
+
+    def put(self, grad: Tensor, sums: Tensor) -> None:
+        self._grad = grad, grad._version, sums
+
+    def take(self, grad: Tensor) -> Tensor | None:
+        """The sums that were put here with `grad`, if it was that and is unchanged."""
+        handed, self._grad = self._grad, None
+        if handed is None or handed[0] is not grad or handed[1] != grad._version:
+            return None
+        return handed[2]
+
+
+class Tail(NamedTuple):
+    """A chain's end: its output, (raw, affine) of the batch norms whose sum that is, and where its gradient goes."""
+
+    out: Tensor
+    norms: tuple[Tensor, ...]
+    handed: Handed
+
+
+@dataclass(eq=False)
+class Link:
+    """One chain's part: what it receives from behind, and where it hands on to. `norms` are the tail's, until they are
+    saved as tensors are that a backward pass needs."""
+
+    received: Handed
+    norms: tuple[Tensor, ...] = ()
+    given: Handed | None = None
+
+
+class _State(threading.local):
+    open = False
+    tail: Tail | None = None
+
+
+_state = _State()
+
+
+@contextlib.contextmanager
+def together(is_open: bool = True):
+    """Chains called within hand over, each to the one that reads its output; together(False): not those within."""
+    before = _state.open, _state.tail
+    _state.open, _state.tail = is_open, None
+    try:
+        yield
+    finally:
+        _state.open, _state.tail = before
+
+
+def interrupt() -> None:
+    """What the next chain reads is known to others too."""
+    _state.tail = None
+
+
+def link(backend: str, x: Tensor, alone: bool) -> Link | None:
+    """For a chain that reads x; alone: nothing else does."""
+    if not _state.open or backend not in BACKENDS or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # as of checkpoints, which run it twice
+        return None
+    tail, _state.tail = _state.tail, None
+    if tail is None or tail.out is not x or not x.requires_grad or not alone:
+        return Link(Handed())
+    return Link(Handed(), tail.norms, tail.handed)
+
+
+def leave(tail: Tail) -> None:
+    """For the chain that may read tail.out."""
+    _state.tail = tail

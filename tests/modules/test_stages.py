@@ -1,0 +1,170 @@
+"""Networks run their blocks together: fewer passes backward, the same gradients, and nothing for those who watch."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint_sequential
+
+import resnet_fused
+from resnet_fused import models, modules
+
+# Float64 against eager's float64, of each tensor's largest value: some ten thousand roundings, through ten batch norms.
+TOLERANCE = 1e-11
+
+
+def _assert_close(result, expected):
+    for a, b in zip(result, expected, strict=True):
+        assert (a - b).abs().max() <= TOLERANCE * b.abs().max()
+
+
+class _Passes(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function._schema.name == "resnet_fused::bn_backward_mask_reduce"
+        return function(*args, **(kwargs or {}))
+
+
+def _pair(block="basic"):
+    torch.manual_seed(0)
+    kind = {"basic": torchvision.models.resnet.BasicBlock, "bottleneck": torchvision.models.resnet.Bottleneck}[block]
+    eager = torchvision.models.ResNet(kind, [2, 1, 2, 1], num_classes=5).double()
+    return eager, resnet_fused.fuse(copy.deepcopy(eager))
+
+
+def _images():
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def _gradients(model, x=None):
+    """→ those of the input and the parameters, and how many blocks had to mask what they received."""
+    x = (_images() if x is None else x).requires_grad_()
+    y = model(x).square().sum()
+    with _Passes() as passes:
+        y.backward()
+    return [x.grad, *(p.grad for p in model.parameters())], passes.count
+
+
+@pytest.mark.parametrize("block", ("basic", "bottleneck"))
+def test_all_blocks_but_the_last_receive_masked_gradients(block):
+    eager, fused = _pair(block)
+    expected, (result, passes) = _gradients(eager)[0], _gradients(fused)
+    assert passes == 1
+    _assert_close(result, expected)
+
+
+def test_networks_of_the_registry():
+    torch.manual_seed(0)
+    for name in ("resnet20", "resnet18"):
+        model = models.create(name, num_classes=5).double()
+        eager = copy.deepcopy(model)
+        with resnet_fused.backend("eager"):
+            expected, _ = _gradients(eager)
+        result, passes = _gradients(model)
+        # resnet20's shortcuts of padding, of the 2 blocks that change the shape, read their input beside the chain
+        assert passes == {"resnet20": 3, "resnet18": 1}[name]
+        _assert_close(result, expected)
+
+
+def _hook_a_block(model, seen):
+    model.layer1[0].register_full_backward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+
+
+def _hook_a_stage(model, seen):
+    model.layer1.register_full_backward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+
+
+def _keep_an_output(model, seen):
+    def keep(module, inputs, output):
+        output.register_hook(seen.append)
+
+    model.layer3[0].register_forward_hook(keep)
+
+
+def _keep_an_input(model, seen):
+    model.layer3[1].register_forward_pre_hook(lambda module, inputs: inputs[0].register_hook(seen.append) and None)
+
+
+@pytest.mark.parametrize("watch", (_hook_a_block, _hook_a_stage, _keep_an_output, _keep_an_input))
+def test_who_watches_sees_the_gradient_that_eager_shows(watch):
+    seen = []
+    for model in _pair():
+        watch(model, seen)
+        _gradients(model)
+    assert (seen[0] != 0).double().mean() > 0.9  # a masked one would be half zeros
+    _assert_close(seen[1:], seen[:1])
+
+
+class _Keeping(modules.BasicBlock):
+    def forward(self, x):
+        x.register_hook(self.seen.append)
+        return super().forward(x)
+
+
+class _Pyramid(nn.Module):
+    """A stage of another kind, whose blocks' outputs have other readers."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.blocks = stage
+
+    def forward(self, x):
+        first = self.blocks[0](x)
+        first.register_hook(self.seen.append)
+        return self.blocks[1](first) + first
+
+
+@pytest.mark.parametrize("change", ("subclass", "stage"))
+def test_modules_that_may_keep_what_they_see(change):
+    seen = []
+    for model in _pair():
+        if change == "subclass":
+            block = model.layer1[1]
+            block.seen = seen
+            if isinstance(block, modules.BasicBlock):
+                block.__class__ = _Keeping
+            else:
+                block.register_forward_pre_hook(lambda module, inputs: inputs[0].register_hook(seen.append) and None)
+        else:
+            model.layer1 = _Pyramid(model.layer1)
+            model.layer1.seen = seen
+        _gradients(model)
+    _assert_close(seen[1:], seen[:1])
+
+
+def test_checkpointed_stages():
+    eager, fused = _pair()
+    expected, _ = _gradients(eager)
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stage = fused.layer1
+
+        def forward(self, x):
+            return checkpoint_sequential(self.stage, 2, x, use_reentrant=False)
+
+    fused.layer1 = Checkpointed()
+    result, passes = _gradients(fused)
+    assert passes == 3  # the stage's two and the last
+    _assert_close(result, expected)
+
+
+def test_float32_without_and_with_autocast():
+    """Two orders of the same sums: each is as far from float64 as a few of its own roundings."""
+    for dtype, tolerance in ((None, 1e-4), (torch.bfloat16, 0.1)):
+        _, fused = _pair()
+        fused.float()
+        x = _images().float()
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            together, passes = _gradients(fused, x)
+            fused.zero_grad()
+            handle = [m.register_forward_hook(lambda *_: None) for m in fused.modules() if type(m) is modules.BasicBlock]
+            alone, passes_alone = _gradients(fused, x.detach())
+        assert handle and (passes, passes_alone) == (1, 6)
+        for a, b in zip(together, alone):
+            assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-6)
