@@ -42,6 +42,15 @@ struct DirectStrip {
     return {count, ((image + q / rows) * p.result.height + y) * p.result.width + x, p.grid.x_step};
   }
 
+  // The lines of the results one tile further: products of few channels are over before memory has answered.
+  RF_MEMBER void prefetch_behind(Run run, int64_t j, int64_t first, int64_t last) const {
+    if (j + 1 == last) {
+      run.pixel += run.rows * run.pixel_step;
+      j = first - 1;
+    }
+    prefetch_run<T>(p.result, run, (j + 1) * kMicroColumns<A>);
+  }
+
   // One tile of pixels, from `pixel` of the strip, with the column tiles [first, last) and t.groups of the products.
   RF_MEMBER void multiply(MicroTile<A>& t, FinishState<A>* states, int64_t first, int64_t last, int64_t group,
                           int64_t pixel, Run run, Run second) const {
@@ -51,8 +60,8 @@ struct DirectStrip {
     for (int64_t j = first; j < last; ++j) {
       t.b = (const A*)p.grid.weights + (j * p.grid.groups + group) * p.grid.depth * kColumns;
       if (finished) {
-        prefetch_run<T>(p.result, run, j * kColumns);
-        prefetch_run<T>(p.result, second, j * kColumns);
+        prefetch_behind(run, j, first, last);
+        prefetch_behind(second, j, first, last);
       }
       ahead.next(t);
       run_micro_kernel<A, kMicroRows>(run.rows + second.rows, t);

@@ -176,7 +176,7 @@ struct BackwardFinish {
   }
 };
 
-// The lines that a run will read and write, on their way while its sums are computed.
+// The lines that a run will read and write, on their way while something is computed; there may be no such run.
 template <typename T>
 RF_INLINE void prefetch_run(const Result& r, Run run, int64_t column) {
   int64_t first = (run.pixel * r.pitch + r.first + column) * sizeof(T), step = run.pixel_step * r.pitch * sizeof(T);
