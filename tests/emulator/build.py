@@ -193,7 +193,8 @@ def _translated_objects(name: str, source: str, ptx: str, flags) -> list[Path]:
         for number, text in enumerate(translate(ptx, source)):
             (folder / f"{Path(source).stem}_{number}.cpp").write_text(text)
 
-    translated = made(BUILD / "translated" / name, key, write_translation)
+    # By its key, for a process that translates an edited copy must not take the file away that another one compiles.
+    translated = made(BUILD / "translated" / f"{name}-{key}", key, write_translation)
     flags = [*CXX_FLAGS, *TRANSLATED_FLAGS, *flags, "-I", str(RUNTIME)]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))
