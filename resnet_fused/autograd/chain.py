@@ -501,9 +501,10 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
         eps, projection = [unit.eps for unit in units], bool(spec.projection)
         chain = ops.get(spec.backend).frozen_chain
         return chain(x, weights, norms, eps, geometry, projection, spec.identity), [None] * len(units)
-    spec = replace(spec, link=handover.link(spec.backend, x, not spec.given))
+    link = handover.link(spec.backend, x, not spec.given)
+    spec = spec if link is None else replace(spec, link=link)
     out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
-    if spec.link is not None and _sum_masks(spec) and all(unit.batch_stats for unit in (units[n - 1], *units[n:])):
+    if link is not None and _sum_masks(spec) and all(unit.batch_stats for unit in units[n - 1 :]):
         norms = tuple(t for i in range(n - 1, len(units)) for t in results[3 * i : 3 * i + 2])
-        handover.leave(handover.Tail(out, norms, spec.link.received))
+        handover.leave(handover.Tail(out, norms, link.received))
     return out, results[2::3]

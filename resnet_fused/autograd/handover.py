@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 BACKENDS = ("cpu",)  # whose conv_backward has the epilogue; elsewhere handing over would save nothing
 
@@ -87,6 +88,8 @@ def interrupt() -> None:
 def link(backend: str, x: Tensor, alone: bool) -> Link | None:
     """For a chain that reads x; alone: nothing else does."""
     if not _state.open or backend not in BACKENDS or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return None
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # as of checkpoints, which run it twice
         return None

@@ -185,3 +185,20 @@ def test_a_changed_or_another_gradient_is_not_the_one_handed_over():
     handed.put(grad, sums)
     grad.add_(1)
     assert handed.take(grad) is None
+
+
+def test_under_functorch():
+    """A gradient of a function, and one for each of a batch of weights, within the same context."""
+    two = Two(SMALL_FRONT, back=SMALL_BACK)
+    inputs = tuple(t.detach() for t in two.inputs)
+
+    def loss(*inputs):
+        with handover.together():
+            return two.run(*inputs).square().sum()
+
+    expected = torch.autograd.grad(two.eager(*two.inputs).square().sum(), two.inputs[0])[0]
+    torch.testing.assert_close(torch.func.grad(loss)(*inputs), expected, **TOLERANCE)
+    many = torch.func.vmap(torch.func.grad(loss), (0, *[None] * (len(inputs) - 1)))(
+        torch.stack((inputs[0], inputs[0])), *inputs[1:]
+    )
+    torch.testing.assert_close(many, torch.stack((expected, expected)), **TOLERANCE)
