@@ -12,8 +12,10 @@ KERNELS = Path(__file__).parent / "emulator_kernels"
 NVCC_FLAGS = ["-lineinfo", "-fmad=false"]
 
 
-def load(name, **options) -> Emulated:
-    return Emulated(build.library(f"test_{name}", [KERNELS / f"{name}.cu"], nvcc_flags=NVCC_FLAGS, **options))
+def load(name, variant="", **options) -> Emulated:
+    """variant: a name for the options, where they have edit_ptx."""
+    library = f"test_{name}{variant}"
+    return Emulated(build.library(library, [KERNELS / f"{name}.cu"], nvcc_flags=NVCC_FLAGS, **options))
 
 
 def run(emulated, launcher, *arguments) -> None:

@@ -110,13 +110,22 @@ def test_who_takes_part(library, arguments, message):
 _PRODUCT = re.compile(r"(wgmma\.mma_async[^{]*\{)(%\w+), (%\w+)(,[^;]*;)")
 
 
-def _edited(edit):
-    return load(SOURCE, edit_ptx=lambda _, ptx: edit(ptx)), _descriptor(64, stride=512)
+def _edited(variant, edit):
+    return load(SOURCE, variant, edit_ptx=lambda _, ptx: edit(ptx)), _descriptor(64, stride=512)
 
 
 def test_without_the_sum_before():
-    library, descriptor = _edited(lambda ptx: ptx.replace("setp.ne.b32 add, 1, 0", "setp.ne.b32 add, 1, 1"))
+    zero, one = (f"setp.ne.b32 add, 1, {i}" for i in range(2))
+    library, descriptor = _edited("_overwriting", lambda ptx: ptx.replace(zero, one))
     assert torch.equal(2 * _read(library, False, descriptor), _read(load(SOURCE), False, descriptor))
+
+
+def _write_behind_each(ptx):
+    return _PRODUCT.sub(r"\g<0> mov.f32 \2, 0f3F800000;", ptx)
+
+
+def _commit_nothing(ptx):
+    return ptx.replace("wgmma.commit_group.sync.aligned;", "")
 
 
 def _swap_in_every_second(ptx):
@@ -125,14 +134,14 @@ def _swap_in_every_second(ptx):
 
 
 @pytest.mark.parametrize(
-    "edit, message",
+    "variant, edit, message",
     [
-        (lambda ptx: _PRODUCT.sub(r"\g<0> mov.f32 \2, 0f3F800000;", ptx), "a register of d was written while"),
-        (_swap_in_every_second, "some registers of d are another's that is under way"),
-        (lambda ptx: ptx.replace("wgmma.commit_group.sync.aligned;", ""), "ends, but the product was not waited for"),
+        ("_writing", _write_behind_each, "a register of d was written while"),
+        ("_swapping", _swap_in_every_second, "some registers of d are another's that is under way"),
+        ("_uncommitted", _commit_nothing, "ends, but the product was not waited for"),
     ],
 )
-def test_registers(edit, message):
-    library, descriptor = _edited(edit)
+def test_registers(variant, edit, message):
+    library, descriptor = _edited(variant, edit)
     with pytest.raises(RuntimeError, match=message):
         _read(library, False, descriptor)

@@ -87,7 +87,8 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
 
     `sanitize` is None, "address" or "thread": the kernels (not the host's code) are compiled with it, and the process
     must have loaded the sanitizer's own library first (LD_PRELOAD=sanitizer_runtime(sanitize)).
-    `edit_ptx(name of a .cu file, its PTX)` returns what is translated in its place.
+    `edit_ptx(name of a .cu file, its PTX)` returns what is translated in its place. Two edits of the same sources need
+    two names: another process may be compiling the one when this one writes the other.
     """
     sanitizer = SANITIZERS[sanitize]
     macros = [f"-DEMULATOR_{sanitize.upper()}", "-DEMULATOR_SANITIZE"] if sanitize else []
@@ -95,7 +96,8 @@ def library(name, cuda_sources, cxx_sources=(), sanitize=None, nvcc_flags=(), cx
     cudart_flags = [*runtime_flags, "-isystem", str(cuda_include())]
     with ThreadPoolExecutor(COMPILERS_AT_A_TIME) as pool:
         flags = [*_fast_fma(), *sanitizer, *macros]
-        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, flags, edit_ptx) for source in cuda_sources]
+        edit = (name, edit_ptx) if edit_ptx else None
+        kernels = [pool.submit(_cuda_objects, Path(source), nvcc_flags, flags, edit) for source in cuda_sources]
         host = [pool.submit(_object, Path(source), [*CXX_FLAGS, *cxx_flags]) for source in cxx_sources]
         runtime = [pool.submit(_runtime_object, file, runtime_flags, sanitizer) for file in RUNTIME_FILES]
         runtime += [pool.submit(_runtime_object, file, cudart_flags, sanitizer) for file in CUDART_FILES]
@@ -167,8 +169,8 @@ def _object(source: Path, flags) -> Path:
     return made(BUILD / "objects" / f"{source.stem}-{key}", key, make) / "object.o"
 
 
-def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
-    """The host's object file and those of the translated kernels, both from one run of nvcc."""
+def _cuda_objects(source: Path, nvcc_flags, flags, edit) -> list[Path]:
+    """The host's object file and those of the translated kernels, both from one run of nvcc; edit: name, edit_ptx."""
     command = [*nvcc(source), *nvcc_flags]
     key = digest(command, source)
 
@@ -180,10 +182,10 @@ def _cuda_objects(source: Path, nvcc_flags, flags, edit_ptx) -> list[Path]:
                 path.unlink()
 
     compiled = made(BUILD / "cuda" / f"{source.stem}-{key}", key, compile_cuda)
-    ptx = (compiled / f"{source.stem}.ptx").read_text()
-    if edit_ptx:
-        ptx = edit_ptx(source.name, ptx)
-    return [compiled / "object.o", *_translated_objects(compiled.name, source.name, ptx, flags)]
+    ptx, name = (compiled / f"{source.stem}.ptx").read_text(), compiled.name
+    if edit:
+        ptx, name = edit[1](source.name, ptx), f"{name}-{edit[0]}"
+    return [compiled / "object.o", *_translated_objects(name, source.name, ptx, flags)]
 
 
 def _translated_objects(name: str, source: str, ptx: str, flags) -> list[Path]:
@@ -193,8 +195,7 @@ def _translated_objects(name: str, source: str, ptx: str, flags) -> list[Path]:
         for number, text in enumerate(translate(ptx, source)):
             (folder / f"{Path(source).stem}_{number}.cpp").write_text(text)
 
-    # By its key, for a process that translates an edited copy must not take the file away that another one compiles.
-    translated = made(BUILD / "translated" / f"{name}-{key}", key, write_translation)
+    translated = made(BUILD / "translated" / name, key, write_translation)
     flags = [*CXX_FLAGS, *TRANSLATED_FLAGS, *flags, "-I", str(RUNTIME)]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: _object(path, flags), sorted(translated.glob("*.cpp"))))
