@@ -8,6 +8,7 @@ import sys
 from typing import Sequence
 
 from . import bench, degradation, describe, info, train, tune
+from .output import NobodyListens, discard, listened_to
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,11 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return the exit status: 0, 1 for wrong numbers, 2 for wrong usage, 130 interrupted."""
+    """Run one subcommand and return the exit status: 0, 1 for wrong numbers, or where nobody listens,
+    2 for wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options, arguments)
+        with listened_to():
+            return options.run(options, arguments)
+    except NobodyListens:
+        discard()
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -14,6 +14,7 @@ from ..bench.result import to_json, write_atomically
 from ..train import TrainError, degradation
 from ..train.settings import SCHEDULES
 from .bench import positive, public_command
+from .output import listened_to
 
 NAME = "degradation"  # of the files written, and of the command
 SCHEMA = 2
@@ -92,8 +93,8 @@ def _train(experiment: degradation.Experiment, options: argparse.Namespace) -> l
     with tqdm(total=total, unit="epoch", leave=False, disable=None, dynamic_ncols=True) as bar:
 
         def say(line: str) -> None:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            with listened_to():
+                tqdm.write(line, file=sys.stdout)
 
         return degradation.train(experiment, options.out, options.jobs, say, bar.update)
 

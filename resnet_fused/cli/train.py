@@ -16,6 +16,7 @@ from ..train import Outcome, Place, SaidElsewhere, TrainError, metrics, run as t
 from ..train.parallel import DDP, KINDS as PARALLEL
 from ..train.settings import DATA, LAYOUTS, PRECISIONS, SCHEDULES
 from .bench import positive
+from .output import listened_to
 
 
 def add_parser(commands: Any) -> None:
@@ -105,10 +106,6 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _end(outcome, options.out)
     except SaidElsewhere:
         return 1
-    except _NobodyListens:
-        # What the failed write left in the buffer is written again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (TrainError, MissingPackage) as error:
         print(f"resnet-fused train: {error}", file=sys.stderr)
         return 1
@@ -130,12 +127,6 @@ def _end(outcome: Outcome, out: str) -> int:
     return 0
 
 
-class _NobodyListens(Exception):
-    """Standard output was closed, as by head."""
-
-
 def _say(line: str) -> None:
-    try:
-        print(line, flush=True)
-    except BrokenPipeError as error:
-        raise _NobodyListens from error
+    with listened_to():
+        print(line)

@@ -65,6 +65,8 @@ def load(folder: str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise missing(folder) from error
+    except MemoryError:
+        raise
     except Exception as error:  # an unpickler of damaged bytes can raise anything
         raise TrainError(f"{path} is damaged, or no checkpoint of resnet-fused train; it was not loaded") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:

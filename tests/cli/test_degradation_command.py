@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,3 +165,16 @@ def test_wrong_usage(arguments, words, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         degradation(*arguments, *(["--out", tmp_path] if arguments else []))
     assert exit_.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_closed_output_ends_it_quietly(images, tmp_path):
+    """As by `| head -1`: no traceback, and what is finished is kept."""
+    command = [sys.executable, "-m", "resnet_fused", "degradation", "--data", f"folder:{images}", *TINY, "--jobs", "1"]
+    with subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:  # fmt: skip
+        assert re.match(r"(plain|resnet)\d+, seed 0: training error", process.stdout.readline())
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+    assert sum(checkpoint.exists(folder) and checkpoint.load(folder)["epoch"] == 2 for folder in tmp_path.iterdir()) == 2

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -157,3 +159,13 @@ def test_every_model_is_described(capsys):
     names = [name for name in models.list_models() if name != "resnet1202"]  # whose 1202 layers take many seconds
     cells = columns(shown(capsys, *names))
     assert all(len(cell) == 5 for cell in cells["total"]) and len(cells["total"]) == len(names)
+
+
+def test_closed_output_ends_it_quietly():
+    """As by `| head -1`."""
+    command = [sys.executable, "-m", "resnet_fused", "describe", "resnet1202", "--layers"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "resnet1202" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

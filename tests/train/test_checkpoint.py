@@ -167,3 +167,14 @@ def test_training_goes_on_from_a_loaded_state(tmp_path):
     for key in ("model", "ema"):
         theirs = other.state_dict()[key]
         assert all(torch.equal(v, theirs[name]) for name, v in one.state_dict()[key].items())
+
+
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"weights": torch.ones(2)})
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(MemoryError):
+        checkpoint.load(tmp_path)
