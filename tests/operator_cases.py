@@ -161,6 +161,11 @@ def draw_inputs(problem: ConvProblem, dtype, memory_format, integer=False) -> In
     )  # fmt: skip
 
 
+def _other_format(t):
+    last = t.is_contiguous(memory_format=torch.channels_last)
+    return t.contiguous(memory_format=torch.contiguous_format if last else torch.channels_last)
+
+
 def _pixels(i: Inputs) -> int:
     return i.problem.N * i.problem.H * i.problem.W
 
@@ -256,7 +261,7 @@ MODES = {
     "backward_add": lambda i: _backward(i, bn=True, relu=True, add=i.add),
     "backward_add_masked": lambda i: _backward(i, bn=True, relu=True, add=i.add, add_out=i.add_out),
     "backward_everything": lambda i: _backward(i, i.out, True, True, i.affine_x, True, True, i.add, i.add_out),
-    "backward_sum": lambda i: _backward(i, sums=(i.sum_raw, i.sum_affine)),
+    "backward_sum": lambda i: _backward(i, sums=(_other_format(i.sum_raw), i.sum_affine)),
     "backward_sum_add": lambda i: _backward(
         i, bn=True, relu=True, add=i.add, output_mask=(True, False), sums=(i.sum_raw, i.sum_affine)
     ),

@@ -80,6 +80,15 @@ Gradients library_conv_backward(Device& device, const GradParams& grad, const Op
   return {dx, dw, sums};
 }
 
+// dx of an x that is the ReLU of a sum, masked, and the sums of the sum's batch norms, by a pass of their own.
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> masked_sums(Device& device, const at::Tensor& dx, const at::Tensor& x,
+                                               const SumParams& sum, at::MemoryFormat format) {
+  auto [g, sums] =
+      bn_backward_mask_reduce(device, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, std::nullopt);
+  return {g.contiguous(format), sums};
+}
+
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> library_conv_fprop(
     Device& device, const OperandParams& operand, const at::Tensor& weight, const ConvParams& conv, bool statistics,

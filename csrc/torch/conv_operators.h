@@ -30,7 +30,8 @@ inline void check_grad(const GradParams& g) {
 
 inline void check_sum(const SumParams& sum, const OperandParams& operand, bool reduce, bool want_dx) {
   if (!given(sum.raw)) {
-    TORCH_CHECK(!given(sum.raw2), "expected sum_raw to be given with sum_raw2");
+    TORCH_CHECK(!given(sum.raw2) && !given(sum.affine) && !given(sum.affine2),
+                "expected sum_raw to be given with sum_affine, sum_raw2 and sum_affine2");
     return;
   }
   TORCH_CHECK(given(sum.affine), "expected sum_affine to be given with sum_raw");
@@ -57,13 +58,13 @@ Gradients backward(Device& device, const GradParams& grad, const OperandParams& 
   check_sum(sum, operand, reduce, output_mask[0]);
   bool want_dx = output_mask[0] || reduce, want_dw = output_mask[1];
   at::Tensor dx, dw, sums;
-  if (device.serves(x, weight, conv) && (want_dx || want_dw)) {
+  if ((want_dx || want_dw) && device.serves(x, weight, conv)) {
     std::tie(dx, dw, sums) = device.conv_backward(grad, operand, weight, conv, reduce, add, sum, want_dx, want_dw);
   } else if (want_dx || want_dw) {
     std::tie(dx, dw, sums) =
         library_conv_backward(device, grad, operand, weight, conv, reduce, add, want_dx, want_dw);
     if (given(sum.raw)) {
-      std::tie(dx, sums) = bn_backward_mask_reduce(device, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, {});
+      std::tie(dx, sums) = masked_sums(device, dx, x, sum, conv_format(x, weight));
     }
   }
   if (output_mask[1]) {

@@ -189,7 +189,7 @@ Gradients CudaDevice::conv_backward(const GradParams& grad, const OperandParams&
     at::Tensor memory = workspace(cuda::conv_dgrad_workspace(params));
     cuda::launch_conv_dgrad(params, memory.mutable_data_ptr(), stream_);
     if (given(sum.raw)) {
-      std::tie(dx, sums) = bn_backward_mask_reduce(*this, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, kNone);
+      std::tie(dx, sums) = masked_sums(*this, dx, x, sum, kLast);
     }
   }
   if (want_dw) {

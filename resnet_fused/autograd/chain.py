@@ -179,12 +179,11 @@ class _ResidualChain(torch.autograd.Function):
         parameters = [tensors[i + j] for i in range(0, len(tensors), 5) for j in range(3)]
         kept_and_affine = [results[i + j] for i in range(0, len(results), 3) for j in range(2)]
         out = out if _sum_masks(spec) and (mask is None or mask.dim() == 1) else None
-        ctx.link, ctx.norms = spec.link, 0
-        if spec.link is not None:
-            sources, spec.link.norms = spec.link.norms, ()
-            ctx.norms = len(sources)
-            kept_and_affine = [*kept_and_affine, *sources]
-        ctx.save_for_backward(x, out, mask, *parameters, *kept_and_affine)
+        norms = () if spec.link is None else spec.link.norms
+        if spec.link is not None:  # tensors are kept by being saved
+            ctx.spec = replace(spec, link=spec.link._replace(norms=()))
+        ctx.norms = len(norms)
+        ctx.save_for_backward(x, out, mask, *parameters, *kept_and_affine, *norms)
         ctx.save_for_forward(x, out, mask, *parameters, *results[1::3])
 
     @staticmethod
@@ -201,9 +200,9 @@ class _ResidualChain(torch.autograd.Function):
         if any(wanted):
             saved = ctx.saved_tensors
             saved, norms = saved[: len(saved) - ctx.norms], saved[len(saved) - ctx.norms :]
-            if ctx.link is not None and unobserved((dout, *saved)):
+            if spec.link is not None and unobserved((dout, *saved)):
                 x, out, mask, *branches = saved
-                link = replace(ctx.link, norms=norms)
+                link = spec.link._replace(norms=norms)
                 grads = _backward(spec, wanted, dout, x, out, mask, _branches(spec, branches), link)
             else:
                 grads = apply_backward(_ResidualChainBackward, spec, pack(wanted), dout, *saved)
@@ -451,7 +450,7 @@ def _backward(spec: Chain, wanted, dout, x, out, mask, branches: list[Branch], l
             add if i == 0 and want_x else (None, None), norms if i == 0 else (),
         )  # fmt: skip
         if i == 0 and norms:
-            link.given.put(dx, sums)
+            link.onward.put(dx, sums)
         if i > 0 and want_dx:
             incoming = _incoming(kernels, main[i - 1], dx, sums, want[i - 1])
     given = _masked(shortcut) if want_shortcut else None

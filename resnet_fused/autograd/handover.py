@@ -1,22 +1,26 @@
 """What consecutive residual chains hand on in the backward pass: a gradient that is masked already, and its sums.
 
+    forward     x → chain k → out → chain k+1 → …
+    backward                  g, Σg, Σg·x̂ ←
+
 A chain's output out = relu(z_n(raw_n) + shortcut) has its gradient masked, and summed for z_n's gradients, before
-anything else is done with it. The chain behind, whose first convolution's epilogue writes that gradient, reads out as
-its own input; so the epilogue can do both,
+anything else is done with it. Chain k+1, whose first convolution's epilogue writes that gradient, reads out as its own
+input; so the epilogue can do both,
 
     g = dx where not (out <= 0),  Σg,  Σg·x̂_n,
 
 and no pass reads dx, out and raw_n again. Whoever looked at out.grad would see g in dx's place: so chains hand over
-only within together(), for tensors that nobody else holds. Parameters' gradients are right in any case: what a chain
-receives counts as handed over if it is that very tensor, unchanged. If another gradient was added to it, it is masked
-and summed as ever, and masking g twice is masking it once.
+only within together(), whose caller vouches that nobody else reads or watches what one of them leaves for the next
+(modules/stages.py). A hook on a node of the autograd graph, found by walking it, does see g. Parameters' gradients are
+right in any case: what chain k receives counts as handed over if it is that very tensor, unchanged. If another gradient
+was added to it, it is masked and summed as ever, and masking g twice is masking it once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -30,35 +34,34 @@ class Handed:
     """The place for one gradient between two chains' backward passes."""
 
     def __init__(self) -> None:
-        self._grad: tuple[Tensor, int, Tensor] | None = None
+        self._put: tuple[weakref.ref[Tensor], int, Tensor] | None = None
 
     def put(self, grad: Tensor, sums: Tensor) -> None:
-        self._grad = grad, grad._version, sums
+        # Weak, for of a part of the gradients (autograd.grad) chain k's may not be, and then nobody takes it.
+        self._put = None if grad.is_inference() else (weakref.ref(grad), grad._version, sums)
 
     def take(self, grad: Tensor) -> Tensor | None:
-        """The sums that were put here with `grad`, if it was that and is unchanged."""
-        handed, self._grad = self._grad, None
-        if handed is None or handed[0] is not grad or handed[1] != grad._version:
+        """The sums that were put here with `grad`, if it was that and is unchanged: autograd adds in place."""
+        put, self._put = self._put, None
+        if put is None or put[0]() is not grad or put[1] != grad._version:
             return None
-        return handed[2]
+        return put[2]
 
 
 class Tail(NamedTuple):
-    """A chain's end: its output, (raw, affine) of the batch norms whose sum that is, and where its gradient goes."""
+    """A chain's end: its output, (raw, affine) of the batch norms whose sum that is, and where its gradient is put."""
 
     out: Tensor
     norms: tuple[Tensor, ...]
     handed: Handed
 
 
-@dataclass(eq=False)
-class Link:
-    """One chain's part: what it receives from behind, and where it hands on to. `norms` are the tail's, until they are
-    saved as tensors are that a backward pass needs."""
+class Link(NamedTuple):
+    """Of one chain: where its output's gradient is put, and the end of the chain before it, if that is to be served."""
 
     received: Handed
     norms: tuple[Tensor, ...] = ()
-    given: Handed | None = None
+    onward: Handed | None = None
 
 
 class _State(threading.local):
@@ -71,7 +74,7 @@ _state = _State()
 
 @contextlib.contextmanager
 def together(is_open: bool = True):
-    """Chains called within hand over, each to the one that reads its output; together(False): not those within."""
+    """Chains called within hand over, each to the one whose output it reads; together(False): not those within."""
     before = _state.open, _state.tail
     _state.open, _state.tail = is_open, None
     try:
@@ -81,12 +84,12 @@ def together(is_open: bool = True):
 
 
 def interrupt() -> None:
-    """What the next chain reads is known to others too."""
+    """What the next chain reads is read or watched by others too."""
     _state.tail = None
 
 
 def link(backend: str, x: Tensor, alone: bool) -> Link | None:
-    """For a chain that reads x; alone: nothing else does."""
+    """For a chain that reads x; alone: x is not an operand of its shortcut's too."""
     if not _state.open or backend not in BACKENDS or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:

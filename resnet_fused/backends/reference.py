@@ -151,7 +151,8 @@ def conv_backward(
     if reduce:
         sums = bn_backward_reduce(dx, None, x, prologue, prologue_relu)
     if sum_raw is not None:
-        dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
+        g, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
+        dx = _format_as(g, dx)
     if output_mask[1]:
         dw = _like(dw, weight)
     return (dx if output_mask[0] else empty), (dw if output_mask[1] else empty), sums

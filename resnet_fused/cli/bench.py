@@ -16,6 +16,7 @@ from ..bench.race import run_race
 from ..bench.requirements import MissingPackage, require
 from ..bench.termination import termination_as_interrupt
 from ..models import entry
+from .output import listened_to
 
 DEFAULT_MODELS = ("resnet18", "resnet50")
 DEFAULT_BUDGET = 255  # seconds; of five minutes this leaves some for starting, reporting and a busy machine
@@ -134,8 +135,9 @@ def race_all(jobs: Sequence[Job], options: argparse.Namespace, keep: Callable[[d
 
             race = run_race(job, specs_of(options, job.mode), budget, options.rounds, progress)
             finished = result.job_result(race)
-            tqdm.write(table.job_table(finished) + "\n", file=sys.stdout)
             keep(finished)
+            with listened_to():
+                tqdm.write(table.job_table(finished) + "\n", file=sys.stdout)
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:

@@ -17,12 +17,21 @@ def listened_to() -> Iterator[None]:
     """Raises NobodyListens where what is written within finds standard output closed."""
     try:
         yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
     except BrokenPipeError as error:
-        raise NobodyListens from error
+        try:
+            _flush()  # again: what could not be written is still there
+        except BrokenPipeError:
+            raise NobodyListens from error
+        raise  # of another pipe
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def discard() -> None:
     """What a failed write left in the buffer is written again when the interpreter ends: now to nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # a stream that is no file has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -152,7 +152,8 @@ class FusedModule(nn.Module):
             if any(type(branch.bn) is nn.SyncBatchNorm for branch in unit.branches):  # which raises on CPUs
                 return self._eager(x, call, choice.reason)
             self._note(call, None, choice.reason)
-            return self.eager_forward(x, *call)  # all that it would reject was an obstacle
+            with _children_apart():
+                return self.eager_forward(x, *call)  # all that it would reject was an obstacle
         self._note(call, *choice)
         with _without_autocast(x.device.type):
             out, statistics = unit.run(choice.backend)
@@ -198,8 +199,13 @@ class FusedModule(nn.Module):
     def _eager(self, x: Tensor, call: tuple, reason: str) -> Tensor:
         """The eager forward; where it raises, the batch norms are left as they were."""
         self._note(call, None, reason)
-        with statistics_restored_on_error(self):
+        with statistics_restored_on_error(self), _children_apart():
             return self.eager_forward(x, *call)
+
+
+def _children_apart():
+    """Fused modules among a block's children hand nothing over: they may be watched."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else handover.together(False)
 
 
 @contextlib.contextmanager

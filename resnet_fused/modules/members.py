@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,15 @@ class Members(NamedTuple):
 
 class Obstacle(Exception):
     """Why a unit runs its eager forward; never leaves the package."""
+
+
+def holds(check: Callable[..., None], *arguments) -> bool:
+    """Whether the check raises no Obstacle."""
+    try:
+        check(*arguments)
+    except Obstacle:
+        return False
+    return True
 
 
 def check_type(child: nn.Module, *expected: type) -> None:

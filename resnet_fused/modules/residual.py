@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from resnet_fused.autograd import handover
 from resnet_fused.modules.blocks import padded_conv
 from resnet_fused.modules.branch_options import SqueezeExcitation, stochastic_depth
 from resnet_fused.modules.fused import FusedModule, Prepared, statistics_restored_on_error
@@ -154,6 +155,7 @@ class ResidualBlock(FusedModule):
 
     def _composed(self, x: Tensor, apart: bool) -> Tensor:
         """The shortcut is made first; `apart`: F is changed before it is added."""
+        handover.interrupt()  # both read x
         operand, entered = self.enter(x) if self.projects() else (x, False)
         h = x if self.shortcut is None else self.shortcut(operand if self.projects() else x)
         h, factor = (h, None) if self.gate is None else self.gate(h)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnet_fused.autograd import handover
 from resnet_fused.modules.fused import FusedModule
-from resnet_fused.modules.members import Obstacle, check_plain
+from resnet_fused.modules.members import check_global_hooks, check_plain, holds
 from resnet_fused.modules.residual import ResidualBlock
 
 
@@ -17,9 +17,11 @@ def run_stages(x: Tensor, stages: Iterable[nn.Module]) -> Tensor:
     """x through the stages one after another, which are nn.Sequentials of blocks or any other modules.
 
     What one fused block leaves for the next nobody else sees, if neither they nor the nn.Sequential around them carry
-    hooks. In graphs that are captured (torch.compile, torch.fx, torch.jit.trace) stages are called as they are.
+    hooks. In graphs that are captured (torch.compile, torch.fx, torch.jit.trace) and where there are hooks on all
+    modules stages are called as they are.
     """
-    if not isinstance(x, Tensor) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    captured = not isinstance(x, Tensor) or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if captured or not holds(check_global_hooks):
         for stage in stages:
             x = stage(x)
         return x
@@ -48,8 +50,4 @@ def _keeps_nothing(module: nn.Module) -> bool:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    try:
-        check_plain(module)
-    except Obstacle:
-        return False
-    return True
+    return holds(check_plain, module) and module._compiled_call_impl is None

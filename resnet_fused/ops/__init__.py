@@ -35,9 +35,8 @@ conv_backward(grad, out, raw, affine, means, relu, x, weight, …, prologue, pro
     the convolution's output gradient is bn_backward_apply(grad, out, raw, …), or the masked grad without raw;
     dx is not yet masked by x's own ReLU (its consumer does that), plus `add` where not (add_out <= 0);
     reduce: bn_backward_reduce(dx, None, x, prologue, prologue_relu)
-    with sum_raw, where x = relu(z(sum_raw) + z(sum_raw2) or other terms):
-    dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2), of which an epilogue saves
-    the reading of dx, and dx that was not masked is never written
+    or, with sum_raw, where x = relu(z(sum_raw) + z(sum_raw2) or another term), masked by x after all:
+    dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
 conv_dgrad(…) → dx, sums;  conv_wgrad(…) → dw: conv_backward's halves
 frozen_chain(x, weights, norms, eps, geometry, projection, identity) → out
     relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics in one call: per convolution, the

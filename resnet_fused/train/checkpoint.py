@@ -65,9 +65,9 @@ def load(folder: str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise missing(folder) from error
-    except MemoryError:
-        raise
     except Exception as error:  # an unpickler of damaged bytes can raise anything
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise TrainError(f"there is not enough memory to load {path}") from error
         raise TrainError(f"{path} is damaged, or no checkpoint of resnet-fused train; it was not loaded") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TrainError(f"{path} is no checkpoint of this version of resnet-fused train")

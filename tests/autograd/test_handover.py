@@ -35,8 +35,8 @@ class _Passes(TorchDispatchMode):
 class Two:
     """Two chains in series."""
 
-    def __init__(self, front: ChainProblem, mode: str = "training", back: ChainProblem = BACK) -> None:
-        self.front, self.back = draw(front, mode), draw(back, "training")
+    def __init__(self, front: ChainProblem, mode="training", back: ChainProblem = BACK, back_mode="training") -> None:
+        self.front, self.back = draw(front, mode), draw(back, back_mode)
         self.inputs = [t.clone().requires_grad_() for t in (*self.front.inputs, *self.back.inputs[1:])]
         assert self.gap() > 1e-6  # far more than rounding moves any
 
@@ -84,6 +84,44 @@ def test_gradients_of_two_chains_together(front, back):
     assert passes_alone == 1 + masks_itself and passes == masks_itself
     torch.testing.assert_close(alone, expected, **TOLERANCE)
     torch.testing.assert_close(result, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("back_mode", ("frozen", "mixed", "mixed_frozen_first"))
+def test_a_back_with_frozen_batch_norms(back_mode):
+    two = Two(FRONTS["projection"], back_mode=back_mode)
+    expected, _ = two.gradients(two.eager(*two.inputs))
+    with handover.together():
+        out = two.run(*two.inputs)
+    result, passes = two.gradients(out)
+    assert passes == (back_mode != "frozen" and back_mode != "mixed_frozen_first")
+    torch.testing.assert_close(result, expected, **TOLERANCE)
+
+
+def test_a_part_of_the_gradients(monkeypatch):
+    """The front's weights are not asked for: nobody takes what is handed over, and nobody keeps it."""
+    put = []
+    monkeypatch.setattr(handover.Handed, "put", lambda self, *grad, do=handover.Handed.put: put.append(self) or do(self, *grad))
+    two = Two(FRONTS["identity"])
+    last = two.inputs[-1]
+    with handover.together():
+        out = two.run(*two.inputs)
+    (part,) = torch.autograd.grad(out.sum(), last, retain_graph=True)
+    assert all(handed._put is None or handed._put[0]() is None for handed in put)
+    whole = torch.autograd.grad(out.sum(), two.inputs)
+    assert len(put) >= 1 and torch.equal(whole[-1], part)
+    expected = torch.autograd.grad(two.eager(*two.inputs).sum(), two.inputs)
+    torch.testing.assert_close(whole, expected, **TOLERANCE)
+
+
+def test_backward_in_inference_mode():
+    """Whose tensors have no versions: nothing is handed over."""
+    two = Two(FRONTS["identity"])
+    with handover.together():
+        out = two.run(*two.inputs)
+    with torch.inference_mode():
+        result, passes = two.gradients(out)
+    assert passes == 2
+    torch.testing.assert_close(result, two.gradients(two.eager(*two.inputs))[0], **TOLERANCE)
 
 
 def test_they_can_run_backward_twice():

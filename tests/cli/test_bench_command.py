@@ -1,6 +1,7 @@
 """``resnet-fused bench`` end to end on a tiny job, and its parts."""
 
 import errno
+import io
 import html
 import importlib.metadata
 import json
@@ -331,6 +332,20 @@ def test_what_ends_the_races_leaves_the_finished_jobs(end, status, said, tmp_pat
     assert "resnet18 infer, batch 16" in captured.out and "resnet18 infer: fused runs at 1.50x" in captured.out
     assert models_of(tmp_path / "r.json") == (["resnet18"], ["resnet34 infer", "resnet50 infer"])
     assert "1.50x" in (tmp_path / "index.html").read_text()
+
+
+def test_a_closed_output_ends_them_quietly(tmp_path, races, monkeypatch, capsys):
+    """As by `| head -1`; what the first job found is written all the same."""
+
+    class Closed(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    races(lambda: None)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main([*THREE, "--json", str(tmp_path / "r.json")]) == 1
+    assert models_of(tmp_path / "r.json") == (["resnet18"], ["resnet34 infer", "resnet50 infer"])
+    assert not capsys.readouterr().err
 
 
 def test_an_interrupt_while_the_page_is_made_does_not_lose_it(tmp_path, races, monkeypatch):

@@ -15,14 +15,32 @@ def _fprop(x=X, weight=WEIGHT, conv=CONV, prologue=None, epilogue=None, residual
     return CPU.conv_fprop(x, weight, *conv, prologue, False, False, epilogue, residual, residual_affine, relu)
 
 
-def _backward(grad, relu=False, out=None, raw=None, reduce=False, add=None, add_out=None):
+def _backward(grad, relu=False, out=None, raw=None, reduce=False, add=None, add_out=None, prologue=None, sums=(),
+              mask=(True, True)):  # fmt: skip
     return CPU.conv_backward(
-        grad, out, raw, None, None, relu, X, WEIGHT, *CONV, None, False, reduce, add, add_out, (True, True)
+        grad, out, raw, None, None, relu, X, WEIGHT, *CONV, prologue, False, reduce, add, add_out, mask, *sums
     )
 
 
 GRAD = torch.randn(2, 5, 4, 4)
 CASES = {
+    **{
+        f"sums {name}": (lambda sums=sums, options=options: _backward(GRAD, sums=sums, **options), RuntimeError, words)
+        for name, sums, options, words in (
+            ("without an affine", (X,), {}, "expected sum_affine to be given with sum_raw"),
+            ("without a tensor", (None, AFFINE), {}, "expected sum_raw to be given with sum_affine"),
+            ("with a second tensor alone", (None, None, X, AFFINE), {}, "expected sum_raw to be given with sum_affine"),
+            ("without the second affine", (X, AFFINE, X), {}, "expected sum_affine2 to be given with sum_raw2"),
+            ("with the second affine alone", (X, AFFINE, None, AFFINE), {}, "expected sum_affine2 to be given with"),
+            ("of another size", (X[:1], AFFINE), {}, r"sum_raw should have size \[2, 3, 4, 4\]"),
+            ("of another dtype", (X.double(), AFFINE), {}, "expected sum_raw to have dtype Float"),
+            ("with a wrong affine", (X, torch.ones(4, 2)), {}, r"sum_affine should have size \[4, 3\]"),
+            ("of a second size", (X, AFFINE, X[:1], AFFINE), {}, r"sum_raw2 should have size \[2, 3, 4, 4\]"),
+            ("with a wrong second", (X, AFFINE, X, torch.ones(3, 3)), {}, r"sum_affine2 should have size \[4, 3\]"),
+            ("with a prologue", (X, AFFINE), {"prologue": AFFINE}, "expected neither prologue nor reduce with sum_raw"),
+            ("without dx", (X, AFFINE), {"mask": (False, True)}, "expected dx to be wanted with sum_raw"),
+        )
+    },
     "statistics of 3-D": (lambda: CPU.bn_statistics(X[0]), ValueError, r"expected 4D input \(got 3D input\)"),
     "statistics of float8": (
         lambda: CPU.bn_statistics(X.to(torch.float8_e5m2)), NotImplementedError,

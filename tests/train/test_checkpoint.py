@@ -169,12 +169,19 @@ def test_training_goes_on_from_a_loaded_state(tmp_path):
         assert all(torch.equal(v, theirs[name]) for name, v in one.state_dict()[key].items())
 
 
-def test_want_of_memory_is_no_damage(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you …")))
+def test_want_of_memory_is_no_damage(tmp_path, monkeypatch, error):
+    """torch raises a RuntimeError, of no class of its own."""
     checkpoint.save(tmp_path, {"weights": torch.ones(2)})
 
     def fail(*_, **__):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(TrainError, match="there is not enough memory to load .*checkpoint.pt"):
         checkpoint.load(tmp_path)
+
+
+def test_torch_says_so_where_memory_is_wanting():
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.empty(1 << 50)

@@ -3,7 +3,7 @@
 
 template <typename A>
 struct FinishState {  // of one column tile within one part
-  A pivot[kMicroColumns<A>];  // of the backward pass: the sum with raw2
+  A pivot[kMicroColumns<A>];  // in the backward pass the sum of g * (raw2 - mean2)
   A sum[kMicroColumns<A>], square[kMicroColumns<A>];
   bool started;
 };
@@ -176,7 +176,7 @@ struct BackwardFinish {
   }
 };
 
-// The lines that a run will read and write, on their way while something is computed; there may be no such run.
+// The lines that a run will read and write, on their way while something is computed. They may lie past the end.
 template <typename T>
 RF_INLINE void prefetch_run(const Result& r, Run run, int64_t column) {
   int64_t first = (run.pixel * r.pitch + r.first + column) * sizeof(T), step = run.pixel_step * r.pitch * sizeof(T);

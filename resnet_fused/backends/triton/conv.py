@@ -226,6 +226,7 @@ def conv_backward(
         dx, sums = _dgrad(conv, draw, _last(weight), _last(add), _last(add_out), reduce, input)
     if sum_raw is not None:
         dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
+        dx = _last(dx)
     dw = _wgrad(conv, draw, input, weight) if want_dw else x.new_empty(0)
     return dx if want_dx else x.new_empty(0), dw, sums
 

@@ -76,6 +76,7 @@ def conv_backward(
         sums = bn_backward_reduce(dx, None, x, prologue, prologue_relu)
     if sum_raw is not None:
         dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
+        dx = dense.dense(dx, _format(x, weight))
     if want_dw and dw is None:
         dw = _convolution_backward(draw, _operand(x, prologue, prologue_relu), weight, conv, False, True)[1]
     if want_dw:
