@@ -149,7 +149,7 @@ def _shortcut_watched(seen):
 def _child_watched(seen):
     """A block that runs eager, for its downsample is of two units, with a hook on the first of them."""
     torch.manual_seed(0)
-    downsample = nn.Sequential(modules.ConvBNAct(8, 8, 1), modules.OriginalBlock(8, 8))
+    downsample = nn.Sequential(modules.OriginalBlock(8, 8), modules.OriginalBlock(8, 8))
     stage = nn.Sequential(modules.OriginalBlock(8, 8), modules.BasicBlock(8, 8, downsample=downsample)).double()
     downsample[0].register_forward_hook(lambda module, inputs, output: output.register_hook(seen.append) and None)
     return stage
