@@ -138,7 +138,7 @@ def test_modules_that_may_keep_what_they_see(change):
 
 
 def _shortcut_watched(seen):
-    """A block whose shortcut and residual function read the input apart, and a hook on what the shortcut is called with."""
+    """A block whose shortcut and residual function read the input apart, and a hook on what the shortcut reads."""
     torch.manual_seed(0)
     options = modules.BlockOptions(reduction=4)
     stage = nn.Sequential(modules.OriginalBlock(8, 8), modules.OriginalBlock(8, 16, 2, options=options)).double()
@@ -216,7 +216,8 @@ def test_float32_without_and_with_autocast():
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
             together, passes = _gradients(fused, x)
             fused.zero_grad()
-            handle = [m.register_forward_hook(lambda *_: None) for m in fused.modules() if type(m) is modules.BasicBlock]
+            blocks = [module for module in fused.modules() if type(module) is modules.BasicBlock]
+            handle = [block.register_forward_hook(lambda *_: None) for block in blocks]
             alone, passes_alone = _gradients(fused, x.detach())
         assert handle and (passes, passes_alone) == (1, 6)
         for a, b in zip(together, alone):
