@@ -300,6 +300,23 @@ Sums gradient_sums(DType dtype, const Buffer& dx, const Buffer& x, DType acc, co
   return s;
 }
 
+// Sums of dx and, for each pair of a tensor and its affine, of dx * (tensor - mean) * invstd.
+Sums masked_sums(DType dtype, const Buffer& dx, const std::vector<std::pair<const Buffer*, const Buffer*>>& raws, DType acc,
+                 int64_t channels) {
+  Sums s((1 + raws.size()) * channels);
+  for (int64_t i = 0; i < dx.bytes() / size_of(dtype); ++i) {
+    int64_t c = i % channels;
+    double g = value(dtype, dx, i);
+    s.add(c, g);
+    for (size_t row = 0; row < raws.size(); ++row) {
+      const auto [raw, affine] = raws[row];
+      double d = value(dtype, *raw, i) - value(acc, *affine, c);
+      s.add((1 + row) * channels + c, g * d * value(acc, *affine, 3 * channels + c));
+    }
+  }
+  return s;
+}
+
 struct Output {
   const char* name;
   DType dtype;
@@ -345,6 +362,7 @@ void run(const Case& c, DType dtype, int layout, Truth& truth) {
   Buffer x = random_buffer(dtype, xs), w = random_buffer(dtype, ws), g = random_buffer(dtype, ys);
   Buffer raw = random_buffer(dtype, ys), out = random_buffer(dtype, ys), add = random_buffer(dtype, xs);
   Buffer affine_x = random_buffer(acc, 4 * s.C), affine = random_buffer(acc, 4 * s.K), means = random_buffer(acc, 2 * s.K);
+  Buffer sum_raw = random_buffer(dtype, xs), sum_raw2 = random_buffer(dtype, xs), affine_x2 = random_buffer(acc, 4 * s.C);
   WeightStrides strides = weight_strides(s, layout);
   ConvWeights weights{w.data(), strides, nullptr};
   Operand plain_x{}, plain_g{};
@@ -354,7 +372,7 @@ void run(const Case& c, DType dtype, int layout, Truth& truth) {
   plain_g.x = g.data();
   plain_g.height = s.P, plain_g.width = s.Q, plain_g.pitch = plain_g.channels = s.K;
   Buffer y(ys * size_of(dtype)), dx(xs * size_of(dtype)), dw(ws * size_of(dtype));
-  Buffer stats(2 * s.K * size_of(acc)), sums(2 * s.C * size_of(acc));
+  Buffer stats(2 * s.K * size_of(acc)), sums(2 * s.C * size_of(acc)), three_sums(3 * s.C * size_of(acc));
   Output y_output{"y", dtype, &y}, dx_output{"dx", dtype, &dx}, dw_output{"dw", dtype, &dw};
   Result to_y{}, to_dx{};
   to_y.y = y.data(), to_y.height = s.P, to_y.width = s.Q, to_y.pitch = to_y.channels = s.K;
@@ -420,6 +438,15 @@ void run(const Case& c, DType dtype, int layout, Truth& truth) {
     expect_sums("the sums of dx", acc, sums, gradient_sums(dtype, dx, x, acc, affine_x, s.C));
     wgrad(by_affine, by_draw);
   }
+  to_dx.raw = sum_raw.data();
+  run_orders("dgrad with a sum's sums", {dx_output, {"sums", acc, &sums}},
+             [&](const Allocate& a) { conv_dgrad(dtype, s, weights, by_draw, to_dx, sums.data(), a); });
+  expect_sums("the sum's sums", acc, sums, masked_sums(dtype, dx, {{&sum_raw, &affine_x}}, acc, s.C));
+  to_dx.raw2 = sum_raw2.data(), to_dx.affine2 = affine_x2.data();
+  run_orders("dgrad with two sums", {dx_output, {"sums", acc, &three_sums}},
+             [&](const Allocate& a) { conv_dgrad(dtype, s, weights, by_draw, to_dx, three_sums.data(), a); });
+  expect_sums("the two sums", acc, three_sums,
+              masked_sums(dtype, dx, {{&sum_raw, &affine_x}, {&sum_raw2, &affine_x2}}, acc, s.C));
 }
 
 // The kernels around the convolutions.
