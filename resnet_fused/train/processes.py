@@ -137,9 +137,9 @@ def _numbers(rank: int, size: int) -> Processes:
 
 
 def _is_of_communication(error: RuntimeError) -> bool:
-    """gloo raises bare RuntimeErrors, which begin with the place in its source."""
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text or "connection" in text
+    """gloo raises bare RuntimeErrors, most of which begin with the place in its source."""
+    words = ("gloo", "nccl", "connection", "timeout", "timed out")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def _line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from resnet_fused import models
 from resnet_fused.cli import main
 from resnet_fused.train import Place, SaidElsewhere, TrainError, checkpoint, folder_lock, run
 from resnet_fused.train import run as _run_function
+from resnet_fused.train import processes as train_processes
 from resnet_fused.train.processes import joined
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -296,3 +297,22 @@ def test_a_process_that_is_silent_ends_the_others_in_time(digits_folder, tmp_pat
     said = words.splitlines()[-1]
     assert said.startswith("resnet-fused train: process 0 of 2: another process ended, or did not answer within 15 s;")
     assert checkpoint.load(tmp_path / "run")["epoch"] >= 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    (
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:2",
+        "Application timeout caused pair closure",
+        "Timed out waiting 15000ms for recv operation to complete",
+    ),
+)
+def test_what_gloo_says_when_another_process_is_gone(monkeypatch, message):
+    """Which of them comes depends on what this process was doing; any other error is a fault of ours."""
+    monkeypatch.setattr(train_processes, "_join", lambda timeout: (train_processes.Processes(1, 2), False))
+    with pytest.raises(TrainError, match="process 1 of 2: another process ended, or did not answer within 9 s"):
+        with joined(9):
+            raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        with joined(9):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
