@@ -60,6 +60,7 @@ def forward(model, x):
     return sum(saved.values()), sum(alive.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, mode, bound", CASES)
 def test_bytes_saved_for_backward(name, mode, bound):
     torch.manual_seed(0)

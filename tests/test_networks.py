@@ -97,6 +97,7 @@ FLOAT32 = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("winograd", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["winograd", "direct"])
 @pytest.mark.parametrize("name, layout", FLOAT32)
 def test_float32(name, layout, winograd):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 from typing import Iterator
 
@@ -19,9 +20,7 @@ def listened_to() -> Iterator[None]:
         yield
         _flush()
     except BrokenPipeError as error:
-        try:
-            _flush()  # again: what could not be written is still there
-        except BrokenPipeError:
+        if _is_closed():
             raise NobodyListens from error
         raise  # of another pipe
 
@@ -31,7 +30,16 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
+def _is_closed() -> bool:
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is none, or it is a stream of Python's own
+        return False
+    polled = select.poll()
+    polled.register(descriptor, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in polled.poll(0))
+
+
 def discard() -> None:
     """What a failed write left in the buffer is written again when the interpreter ends: now to nowhere."""
-    with contextlib.suppress(OSError):  # a stream that is no file has no descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

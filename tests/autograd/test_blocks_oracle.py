@@ -101,7 +101,7 @@ def _lengths(module, x):
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("backend", ["cpu", "reference", cuda_emulated.BACKEND])
 def test_float32(backend, name, training, layout):

@@ -138,6 +138,7 @@ def test_they_can_run_backward_twice():
     assert all(torch.equal(a, b) for a, b in zip(first, second))
 
 
+@pytest.mark.slow
 def test_derivatives_of_their_gradients():
     two = Two(SMALL_FRONT, back=SMALL_BACK)
     assert two.gap() > MARGIN

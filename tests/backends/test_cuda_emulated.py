@@ -94,6 +94,7 @@ def test_what_is_written(schedule, layout, mode, emulated, kernels, poison):
     check_memory_format(case, kernels)
 
 
+@pytest.mark.slow
 def test_nothing_beside_tensors():
     """Neither read nor written, workspaces included. In a process of its own: redzones are around all its tensors."""
     path, problems = cuda_emulated.build_library(guarded=True), [p for p in PROBLEMS if p.id in ("ragged", "groups")]
@@ -162,7 +163,7 @@ WARPGROUPS = [
 
 
 @pytest.mark.parametrize("mode", CONVOLUTIONS)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 @pytest.mark.parametrize("problem", WARPGROUPS, ids=lambda p: p.id)
 def test_warpgroups(problem, dtype, mode, hopper, emulated, kernels):
     case = make_case(mode, problem, DTYPES[dtype], torch.channels_last)

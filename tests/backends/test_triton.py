@@ -14,6 +14,7 @@ from resnet_fused.backends.triton import sweep
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
+@pytest.mark.slow
 def test_the_package_works_without_triton():
     program = (
         "import sys; sys.modules['triton'] = None; import resnet_fused, torch; from resnet_fused import backends;"

@@ -1,7 +1,6 @@
 """``resnet-fused bench`` end to end on a tiny job, and its parts."""
 
 import errno
-import io
 import html
 import importlib.metadata
 import json
@@ -14,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from unread_pipe import closed_pipe
 
 pytest.importorskip("torchvision")
 pytest.importorskip("skimage")
@@ -336,13 +336,8 @@ def test_what_ends_the_races_leaves_the_finished_jobs(end, status, said, tmp_pat
 
 def test_a_closed_output_ends_them_quietly(tmp_path, races, monkeypatch, capsys):
     """As by `| head -1`; what the first job found is written all the same."""
-
-    class Closed(io.StringIO):
-        def flush(self):
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
     races(lambda: None)
-    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "stdout", closed_pipe())
     assert main([*THREE, "--json", str(tmp_path / "r.json")]) == 1
     assert models_of(tmp_path / "r.json") == (["resnet18"], ["resnet34 infer", "resnet50 infer"])
     assert not capsys.readouterr().err

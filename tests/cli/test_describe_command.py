@@ -161,6 +161,7 @@ def test_every_model_is_described(capsys):
     assert all(len(cell) == 5 for cell in cells["total"]) and len(cells["total"]) == len(names)
 
 
+@pytest.mark.slow
 def test_closed_output_ends_it_quietly():
     """As by `| head -1`."""
     command = [sys.executable, "-m", "resnet_fused", "describe", "resnet1202", "--layers"]

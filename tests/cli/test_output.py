@@ -1,24 +1,21 @@
 """A standard output that is closed, and pipes that are others."""
 
-import io
 import sys
 
 import pytest
+from unread_pipe import closed_pipe
 
 from resnet_fused.cli.output import NobodyListens, discard, listened_to
 
 
-class Closed(io.StringIO):
-    def flush(self):
-        raise BrokenPipeError(32, "Broken pipe")
-
-
-def test_standard_output_is_closed(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Closed())
+@pytest.mark.parametrize("length", (1, 1 << 20))  # that is buffered, and that is not
+def test_standard_output_is_closed(monkeypatch, length):
+    monkeypatch.setattr(sys, "stdout", closed_pipe())
     with pytest.raises(NobodyListens):
         with listened_to():
-            print("line")
-    discard()  # of a stream without a descriptor nothing is to be discarded
+            print("a" * length)
+    discard()
+    sys.stdout.close()
 
 
 def test_another_pipe_is_closed():

@@ -102,6 +102,7 @@ def test_interrupted(received, sigterm_is_lost, images, tmp_path, capsys, monkey
     assert len(small.table(tmp_path)) == 2 and checkpoint.load(tmp_path)["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_closed_output_ends_the_run_quietly(images, tmp_path):
     """As by `| head -1`: no traceback, and a checkpoint to go on with."""
     command = [sys.executable, "-m", "resnet_fused", "train", "--data", f"folder:{images}", *SHORT, "--image", "8"]

@@ -21,6 +21,7 @@ def _cached(folder):
     return json.loads((folder / "tuned.json").read_text())["machines"]
 
 
+@pytest.mark.slow
 def test_measures_remembers_and_runs(tmp_path):
     done = _run(tmp_path)
     assert done.returncode == 0, done.stderr

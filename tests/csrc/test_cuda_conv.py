@@ -224,7 +224,7 @@ STEPS = ConvProblem("steps", 3, 64, 9, 11, 128, 1, 1, (2, 2))
 WARPGROUPS = [WIDE, STRIDED, POINTWISE, NARROW, CHUNKS, HALVES, STEPS]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 @pytest.mark.parametrize("problem", WARPGROUPS, ids=lambda p: p.id)
 @pytest.mark.parametrize("shared_bytes", [99 << 10, 227 << 10])
 @pytest.mark.parametrize("schedule", SCHEDULES)

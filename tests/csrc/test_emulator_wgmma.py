@@ -165,6 +165,7 @@ def test_older_architectures(tmp_path):
     subprocess.run([*command, KERNELS / f"{SOURCE}.cu"], check=True)
 
 
+@pytest.mark.slow
 def test_machine_code(tmp_path):
     """ptxas neither serializes the right kernels' products nor adds waits to them; it does both to mistaken ones."""
     nvdisasm = shutil.which("nvdisasm")

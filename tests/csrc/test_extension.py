@@ -57,6 +57,7 @@ def test_missing_extension_is_a_reason():
     assert module is None and "_absent is not built" in reason and "pip install" in reason and "\n" not in reason
 
 
+@pytest.mark.slow
 def test_isa_is_chosen_by_the_environment():
     show = "from resnet_fused import _ext; print(_ext.cpu_facts()['isa'])"
     assert _python(show, RESNET_FUSED_ISA="portable")[1] == "portable"
@@ -80,6 +81,7 @@ def test_threads_are_torch_s(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_one_openmp_runtime():
     # In a process of its own: other packages may bring an OpenMP library of theirs.

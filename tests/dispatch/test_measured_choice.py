@@ -322,6 +322,7 @@ def test_a_candidate_that_fails_is_left_out_with_a_warning_and_eager_s_error_is_
         measurement.measure({"cpu": lambda: None, "eager": broken}, lambda: None)
 
 
+@pytest.mark.slow
 def test_the_mode_comes_from_the_environment():
     command = [sys.executable, "-c", "import resnet_fused"]
     wrong = subprocess.run(command, env={"RESNET_FUSED_MEASURE": "yes", "PATH": ""}, capture_output=True, text=True)

@@ -115,6 +115,7 @@ def _assert_same_state(ours, theirs, path="state"):
         assert ours == theirs, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", parallel.KINDS)
 def test_two_processes_walk_as_one(kind, two):
     _assert_same_walk([walk[kind] for walk in two], _walk(ALONE, None, STEPS[2]))

@@ -36,6 +36,7 @@ def quiet(given, place):
     return run(given, place, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_kill_9_in_mid_epoch(digits_folder, tmp_path):
     given = {"data": f"folder:{digits_folder}", **CHOSEN}
     whole = quiet(given, Place(str(tmp_path / "whole"), threads=1))
@@ -69,6 +70,7 @@ def finished(digits_folder, tmp_path_factory):
     return given, folder
 
 
+@pytest.mark.slow
 def test_to_resume_before_the_first_epoch_is_to_begin(finished, tmp_path):
     """So that a script can always say --resume: with the same bits as a run that begins, and one line more."""
     given, whole = finished
@@ -118,6 +120,7 @@ def test_a_run_to_resume_that_begins_is_alone(finished, tmp_path, monkeypatch):
     assert seen == [False]
 
 
+@pytest.mark.slow
 def test_what_a_run_ran_on_is_recorded(digits_folder, tmp_path, monkeypatch):
     """Each machine since its first epoch there, never its name; nothing is known of what began before that was."""
     given = {"data": f"folder:{digits_folder}", **CHOSEN, "warmup": 0}
