@@ -14,6 +14,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.parametrize("name, slow", [
     ("bn_operators", False),
+    pytest.param("convolutions", False, marks=pytest.mark.slow),
     *[pytest.param(name, True, marks=pytest.mark.slow) for name in ("bn_operators", "convolutions", "library")],
 ])  # fmt: skip
 def test_by_the_interpreter(name, slow):
