@@ -26,5 +26,8 @@ def test_another_pipe_is_closed():
 
 def test_there_is_no_standard_output(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
+    done = False
     with listened_to():
         print("line")
+        done = True
+    assert done
