@@ -46,10 +46,19 @@ inline std::tuple<at::Tensor, at::Tensor> library_backward(const at::Tensor& dra
   return {std::get<0>(grads), std::get<1>(grads)};
 }
 
+// dx of an x that is the ReLU of a sum, masked, and the sums of the sum's batch norms, by a pass of their own.
+template <typename Device>
+std::tuple<at::Tensor, at::Tensor> masked_sums(Device& device, const at::Tensor& dx, const at::Tensor& x,
+                                               const SumParams& sum, at::MemoryFormat format) {
+  auto [g, sums] =
+      bn_backward_mask_reduce(device, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, std::nullopt);
+  return {g.contiguous(format), sums};
+}
+
 template <typename Device>
 Gradients library_conv_backward(Device& device, const GradParams& grad, const OperandParams& operand,
                                 const at::Tensor& weight, const ConvParams& conv, bool reduce, const AddParams& add,
-                                bool want_dx, bool want_dw) {
+                                const SumParams& sum, bool want_dx, bool want_dw) {
   const at::Tensor& x = operand.x;
   at::Tensor dx, dw, sums, activated;
   at::Tensor draw = form_draw(device, grad, conv_format(x, weight));
@@ -73,20 +82,14 @@ Gradients library_conv_backward(Device& device, const GradParams& grad, const Op
   } else if (reduce) {
     sums = bn_backward_reduce(device, dx, std::nullopt, x, operand.prologue, operand.relu, std::nullopt, std::nullopt);
   }
+  if (given(sum.raw)) {
+    std::tie(dx, sums) = masked_sums(device, dx, x, sum, conv_format(x, weight));
+  }
   if (want_dw) {
     at::Tensor formed = activated.defined() ? activated : form_operand(device, operand);
     dw = std::get<1>(library_backward(draw, formed, weight, conv, false, true));
   }
   return {dx, dw, sums};
-}
-
-// dx of an x that is the ReLU of a sum, masked, and the sums of the sum's batch norms, by a pass of their own.
-template <typename Device>
-std::tuple<at::Tensor, at::Tensor> masked_sums(Device& device, const at::Tensor& dx, const at::Tensor& x,
-                                               const SumParams& sum, at::MemoryFormat format) {
-  auto [g, sums] =
-      bn_backward_mask_reduce(device, dx, x, *sum.raw, *sum.affine, sum.raw2, sum.affine2, std::nullopt);
-  return {g.contiguous(format), sums};
 }
 
 template <typename Device>

@@ -58,14 +58,11 @@ Gradients backward(Device& device, const GradParams& grad, const OperandParams& 
   check_sum(sum, operand, reduce, output_mask[0]);
   bool want_dx = output_mask[0] || reduce, want_dw = output_mask[1];
   at::Tensor dx, dw, sums;
-  if ((want_dx || want_dw) && device.serves(x, weight, conv)) {
-    std::tie(dx, dw, sums) = device.conv_backward(grad, operand, weight, conv, reduce, add, sum, want_dx, want_dw);
-  } else if (want_dx || want_dw) {
+  if (want_dx || want_dw) {
     std::tie(dx, dw, sums) =
-        library_conv_backward(device, grad, operand, weight, conv, reduce, add, want_dx, want_dw);
-    if (given(sum.raw)) {
-      std::tie(dx, sums) = masked_sums(device, dx, x, sum, conv_format(x, weight));
-    }
+        device.serves(x, weight, conv)
+            ? device.conv_backward(grad, operand, weight, conv, reduce, add, sum, want_dx, want_dw)
+            : library_conv_backward(device, grad, operand, weight, conv, reduce, add, sum, want_dx, want_dw);
   }
   if (output_mask[1]) {
     dw = dw.contiguous(weight.suggest_memory_format());
@@ -114,8 +111,7 @@ std::tuple<at::Tensor, at::Tensor> conv_dgrad(Device& device, const at::Tensor& 
                                               bool prologue_relu, bool reduce, const OptionalTensor& add,
                                               const OptionalTensor& add_out) {
   auto grads = conv_backward(device, grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation, groups,
-                             prologue, prologue_relu, reduce, add, add_out, {true, false}, std::nullopt, std::nullopt,
-                             std::nullopt, std::nullopt);
+                             prologue, prologue_relu, reduce, add, add_out, {true, false});
   return {std::get<0>(grads), std::get<2>(grads)};
 }
 
@@ -125,8 +121,7 @@ at::Tensor conv_wgrad(Device& device, const at::Tensor& grad, const OptionalTens
                       const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                       at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu) {
   return std::get<1>(conv_backward(device, grad, out, raw, affine, means, relu, x, weight, stride, padding, dilation,
-                                   groups, prologue, prologue_relu, false, std::nullopt, std::nullopt, {false, true},
-                                   std::nullopt, std::nullopt, std::nullopt, std::nullopt));
+                                   groups, prologue, prologue_relu, false, std::nullopt, std::nullopt, {false, true}));
 }
 
 }  // namespace resnet_fused

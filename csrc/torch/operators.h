@@ -104,8 +104,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> conv_backward(
     const OptionalTensor& affine, const OptionalTensor& means, bool relu, const at::Tensor& x, const at::Tensor& weight,
     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
     const OptionalTensor& prologue, bool prologue_relu, bool reduce, const OptionalTensor& add,
-    const OptionalTensor& add_out, std::array<bool, 2> output_mask, const OptionalTensor& sum_raw,
-    const OptionalTensor& sum_affine, const OptionalTensor& sum_raw2, const OptionalTensor& sum_affine2);
+    const OptionalTensor& add_out, std::array<bool, 2> output_mask,
+    const OptionalTensor& sum_raw = std::nullopt, const OptionalTensor& sum_affine = std::nullopt,
+    const OptionalTensor& sum_raw2 = std::nullopt, const OptionalTensor& sum_affine2 = std::nullopt);
 
 template <typename Device>
 std::tuple<at::Tensor, at::Tensor> conv_dgrad(Device& device, const at::Tensor& grad, const OptionalTensor& out,

@@ -493,7 +493,7 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
     frozen; they carry no gradient. He et al. 2016 (Deep Residual Learning), section 3.2 and figure 5.
     """
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
-    units, n = (*spec.units, *spec.projection), len(spec.units)
+    units, last = (*spec.units, *spec.projection), len(spec.units) - 1
     if not any(unit.batch_stats for unit in units) and not spec.given and unobserved((x, *flat)):
         weights, norms = [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
         geometry = [n for unit in units for n in unit.geometry()]
@@ -503,7 +503,7 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
     link = handover.link(spec.backend, x, not spec.given)
     spec = spec if link is None else replace(spec, link=link)
     out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)
-    if link is not None and _sum_masks(spec) and all(unit.batch_stats for unit in units[n - 1 :]):
-        norms = tuple(t for i in range(n - 1, len(units)) for t in results[3 * i : 3 * i + 2])
+    if link is not None and _sum_masks(spec) and all(unit.batch_stats for unit in units[last:]):
+        norms = tuple(t for i in range(last, len(units)) for t in results[3 * i : 3 * i + 2])
         handover.leave(handover.Tail(out, norms, link.received))
     return out, results[2::3]

@@ -97,9 +97,8 @@ def conv_backward(
 ):  # fmt: skip
     dx = _empty_format(x, x.shape, _conv_format(x, weight)) if output_mask[0] else x.new_empty(0)
     dw = _empty_like(weight) if output_mask[1] else x.new_empty(0)
-    if sum_raw is not None:
-        return dx, dw, _empty_acc(x, 2 + (sum_raw2 is not None), x.shape[1])
-    return dx, dw, (_empty_acc(x, 2, x.shape[1]) if reduce else _empty_acc(x, 0))
+    sums = (2 + (sum_raw2 is not None), x.shape[1]) if reduce or sum_raw is not None else (0,)
+    return dx, dw, _empty_acc(x, *sums)
 
 
 def conv_dgrad(*arguments):

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from chains import MARGIN, draw
+from operator_calls import Calls
 from problems import ChainProblem, ConvSize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_fused.autograd import handover, residual_chain
 
@@ -20,16 +21,6 @@ SMALL_FRONT = ChainProblem("small_front", 2, 2, 3, 4, (ConvSize(2, 3), ConvSize(
 SMALL_BACK = ChainProblem("small_back", 2, 2, 3, 4, (ConvSize(2, 1), ConvSize(2, 3)), "identity")
 # Float64 sums of some hundred terms, added in another order.
 TOLERANCE = dict(rtol=1e-11, atol=1e-11)
-
-
-class _Passes(TorchDispatchMode):
-    """Counts the passes over a gradient that handing over saves."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function._schema.name == "resnet_fused::bn_backward_mask_reduce"
-        return function(*args, **(kwargs or {}))
 
 
 class Two:
@@ -66,9 +57,9 @@ class Two:
 
     def gradients(self, out):
         weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
-        with _Passes() as passes:
+        with Calls() as calls:
             grads = torch.autograd.grad(out, self.inputs, weights)
-        return grads, passes.count
+        return grads, calls.masking_passes()
 
 
 @pytest.mark.parametrize("back", ("identity", "none"))
@@ -231,8 +222,10 @@ def test_a_changed_or_another_gradient_is_not_the_one_handed_over():
     assert handed.take(grad) is None
 
 
-def test_under_functorch():
-    """A gradient of a function, and one for each of a batch of weights, within the same context."""
+def test_under_functorch_and_forward_mode(monkeypatch):
+    """A gradient of a function, one for each of a batch of inputs, and a tangent: nothing is left for the next chain."""
+    left = []
+    monkeypatch.setattr(handover, "leave", left.append)
     two = Two(SMALL_FRONT, back=SMALL_BACK)
     inputs = tuple(t.detach() for t in two.inputs)
 
@@ -246,3 +239,8 @@ def test_under_functorch():
         torch.stack((inputs[0], inputs[0])), *inputs[1:]
     )
     torch.testing.assert_close(many, torch.stack((expected, expected)), **TOLERANCE)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(two.inputs[0], torch.ones_like(two.inputs[0]))
+        tangent = forward_ad.unpack_dual(loss(dual, *two.inputs[1:])).tangent
+    torch.testing.assert_close(tangent, expected.sum(), **TOLERANCE)
+    assert not left

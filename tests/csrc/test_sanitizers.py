@@ -45,7 +45,7 @@ def _can_sanitize(folder, flags) -> bool:
 def _flags(source, flags) -> list[str]:
     """Kernels that this machine cannot run are compiled to be linked, as fast as can be."""
     isa = source.stem.removeprefix("isa_")
-    runs = not source.stem.startswith("isa_") or isa in _ext.cpu_facts()["isas_supported"]
+    runs = not source.stem.startswith("isa_") or isa in _ext.cpu_facts().get("isas_supported", (isa,))
     return [*FLAGS, *flags] if runs else [*FLAGS, "-O0"]
 
 

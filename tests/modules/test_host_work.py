@@ -1,34 +1,16 @@
 """What a block asks of the host: every operator called from Python, of which it can call few in a GPU's step."""
 
-from collections import Counter
-
 import pytest
 import torch
 from eager_pairs import image, pair
-from torch.utils._python_dispatch import TorchDispatchMode
+from operator_calls import Calls
 
 from resnet_fused import dispatch
-
-FREE = {"aten::detach", "aten::view", "aten::slice", "aten::select", "aten::ones_like"}  # no kernel runs, or not ours
-
-
-class _Calls(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.calls = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.calls[function._schema.name] += 1
-        return function(*args, **(kwargs or {}))
-
-    def working(self) -> dict[str, int]:
-        return {name.removeprefix("resnet_fused::"): n for name, n in self.calls.items() if name not in FREE}
-
 
 def _training_step(kind, backend):
     _, fused = pair(kind)
     x = image(kind).requires_grad_()
-    with dispatch.backend(backend), _Calls() as calls:
+    with dispatch.backend(backend), Calls() as calls:
         y = fused(x)
         y.backward(torch.ones_like(y))
     return calls.working()
@@ -58,9 +40,9 @@ def test_a_training_step_of_a_stem():
 
 def test_a_checkpoint_saves_one_scalar_more():
     _, fused = pair("basic")
-    with _Calls() as plain:
+    with Calls() as plain:
         fused(image())
-    with torch.autograd.graph.save_on_cpu(), _Calls() as hooked:
+    with torch.autograd.graph.save_on_cpu(), Calls() as hooked:
         fused(image())
     assert "aten::zeros" not in plain.calls and hooked.calls.keys() - plain.calls.keys() >= {"aten::zeros"}
 
@@ -68,9 +50,9 @@ def test_a_checkpoint_saves_one_scalar_more():
 @pytest.mark.parametrize("kind", ("basic", "bottleneck_projection", "stem"))
 def test_eager_by_choice_does_what_eager_does(kind):
     eager, fused = pair(kind)
-    with _Calls() as expected:
+    with Calls() as expected:
         eager(image(kind))
-    with dispatch.backend("eager"), _Calls() as calls:
+    with dispatch.backend("eager"), Calls() as calls:
         fused(image(kind))
     assert calls.calls == expected.calls
 
@@ -78,7 +60,7 @@ def test_eager_by_choice_does_what_eager_does(kind):
 @pytest.mark.parametrize("kind", ("basic", "stem"))
 def test_inference_of_a_frozen_unit(kind):
     (_, fused), x = pair(kind), image(kind)
-    with torch.no_grad(), _Calls() as calls:
+    with torch.no_grad(), Calls() as calls:
         fused.eval()(x)
     if kind == "basic":
         assert calls.working() == {"frozen_chain": 1}
