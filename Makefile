@@ -24,7 +24,7 @@ TORCH := $(wildcard $(VENV)/lib/python*/site-packages/torch/version.py)
 help:
 	@echo "make bench   set up .venv, build, race eager, torch.compile and fused, and write a report (5 minutes)"
 	@echo "make test    set up, build and run the whole test suite"
-	@echo "make quick   the tests not marked slow"
+	@echo "make quick   of each test not marked slow a sample of its cases (3 minutes)"
 	@echo "make mutants seed bugs into the CUDA and Triton kernels and see that the tests catch each (needs nvcc, no GPU; 45 minutes)"
 	@echo "make build   set up .venv and build the extensions"
 	@echo "make cubins  compile the CUDA and Triton kernels for every architecture and write the tables in tests/resources (needs nvcc)"
@@ -61,7 +61,7 @@ test: $(BUILT)
 	$(PYTEST) tests benchmarks --slow --benchmark-disable $(PYTEST_ARGS)
 
 quick: $(BUILT)
-	$(PYTEST) tests $(PYTEST_ARGS)
+	$(PYTEST) tests --sample 8 $(PYTEST_ARGS)
 
 mutants: $(BUILT)
 	PYTHONPATH=tests $(PY) -m mutants

@@ -1,6 +1,8 @@
 import os
 import signal
 import tempfile
+import zlib
+from collections import defaultdict
 
 # Tests interrupt themselves, and what they start, as Ctrl-C does; started in a shell's background all would ignore it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -19,18 +21,32 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the exhaustive tests marked slow")
+    parser.addoption("--sample", type=int, metavar="N", help="of each test run at most N cases, always the same")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: exhaustive; runs with --slow")
 
 
+def _hash(name):
+    return zlib.crc32(name.encode())
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow") or "slow" in (config.option.markexpr or ""):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if not item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
+    left = []
+    if not (config.getoption("--slow") or "slow" in (config.option.markexpr or "")):
+        left += [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    most = config.getoption("--sample")
+    if most is not None:
+        cases = defaultdict(list)
+        for item in items:
+            cases[item.nodeid.partition("[")[0]].append(item.nodeid)
+        # By a hash of the name: every parameter has its turn, and a new case leaves the choice of the others alone.
+        sample = {name for names in cases.values() for name in sorted(names, key=_hash)[:most]}
+        left += [item for item in items if item.nodeid not in sample]
+        items[:] = [item for item in items if item.nodeid in sample]
+    config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture

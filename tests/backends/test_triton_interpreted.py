@@ -17,8 +17,9 @@ TESTS = Path(__file__).resolve().parents[1]
     pytest.param("convolutions", False, marks=pytest.mark.slow),
     *[pytest.param(name, True, marks=pytest.mark.slow) for name in ("bn_operators", "convolutions", "library")],
 ])  # fmt: skip
-def test_by_the_interpreter(name, slow):
+def test_by_the_interpreter(name, slow, pytestconfig):
     which = ["--slow", "-m", "slow"] if slow else []
+    which += [f"--sample={most}"] if (most := pytestconfig.getoption("--sample")) is not None else []
     file = TESTS / "interpreted" / f"test_{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]
     environment = os.environ | {"TRITON_INTERPRET": "1"}

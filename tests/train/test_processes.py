@@ -143,6 +143,7 @@ class _Portions(nn.Module):
         return torch.cat((self.network(first), late))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", parallel.KINDS)
 def test_without_sync_bn_portions_have_statistics_of_their_own(kind, two, monkeypatch):
     """And running ones are the first process's, also while a shard's own are others."""
