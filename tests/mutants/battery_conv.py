@@ -58,6 +58,7 @@ LONG_CHUNKS = (
     ConvProblem("chunks_strided", 3, 64, 9, 11, 64, 3, 3, (2, 2), (1, 1)),
     ConvProblem("chunks_groups", 1, 256, 5, 6, 256, 3, 2, (1, 1), (1, 0), (1, 1), 2),
     ConvProblem("chunks_dgrad", 1, 72, 7, 9, 128, 2, 3, (1, 1), (1, 1)),  # of ragged channels
+    ConvProblem("chunks_filters", 1, 64, 5, 6, 136, 1, 1),  # that end among a thread's rows
 )
 LONGER_CHUNKS = [ConvProblem(f"longer_{C}", 1, C, 8, 16, 128, 1, 1) for C in (128, 256)]
 LONG_CHUNKS_MODES = ("fprop_prologue", "fprop_residual_affine", "backward_reduce_linear")
@@ -249,6 +250,7 @@ def _wgmma(checks):
         yield checks.schedule(mode, WGMMA[0], schedule, 1)
     for problem, mode in itertools.product(LONG_CHUNKS, LONG_CHUNKS_MODES):
         yield checks.integers(mode, problem)
+    yield checks.integers("backward_everything", LONGER_CHUNKS[0])  # of several tensors: its chunks are not long
     for mode, schedule in itertools.product(LONG_CHUNKS_MODES, SCHEDULES):
         yield checks.schedule(mode, LONG_CHUNKS[0], schedule, 1)
     yield checks.bank_conflicts("fprop_prologue", *LONGER_CHUNKS)

@@ -109,8 +109,6 @@ make_float2(c[4 * j + 2], c[4 * j + 3]);
          "off by one: a column too many"),
         ("chunks-rows-image", "by += by_image - rows * by_row;", "by -= rows * by_row;", "the next image is the same"),
         ("chunks-rows-end", "left -= TILE_K;", "left -= TILE_K / 2;", "unmasked tail: pixels after the last"),
-        ("chunks-rows-columns", "left = r < window.taps[0] ? end - m : 0;", "left = end - m;",
-         "unmasked tail: columns after the last tap"),
         ("chunks-rows-linear", "copies.load(tile, i, i * Own::kRowStep * window.channels, meets);",
          "copies.load(tile, i, i * (Own::kRowStep / 2) * window.channels, meets);", "rows overlap"),
         ("chunks-rows-halo", "static_cast<unsigned>(column) < static_cast<unsigned>(window.width);",
