@@ -113,8 +113,15 @@ DEPTHWISE = (
     _depthwise("dw_wide", 1, 16, (37, 150), 3, stride=(1, 2)),  # more pixels than are summed at a time
 )
 
+# Filters of one pixel and whole blocks of 16 channels: without a prologue the CPU engine reads them where they lie.
+POINTWISE = (
+    _conv("1x1_strips", 3, 48, (40, 24), 33, 1),
+    _conv("1x1_groups", 2, 64, (9, 10), 40, 1, groups=2),
+    _conv("1x1_splits", 1, 256, 5, 130, 1),  # the filters are shared out
+)
+
 CONVS = (*RESNET, *ODD, *WINOGRAD, *DIRECT)
-CPU_CONVS = (*CONVS, *DEPTHWISE)  # the other backends have no kernels for depthwise convolutions alone
+CPU_CONVS = (*CONVS, *DEPTHWISE, *POINTWISE)  # the other backends have no kernels for these alone
 
 
 class ConvSize(NamedTuple):

@@ -45,11 +45,22 @@ struct Product {
     return packed.data;
   }
 
+  // Filters of one pixel without stride or padding read what no prologue changes where it lies. To pack it takes a
+  // seventh of the time where channels outnumber filters fourfold.
+  bool reads_in_place() const {
+    bool pixelwise = grid.taps.size() == 1 && grid.taps[0].dy == 0 && grid.taps[0].dx == 0 && grid.row_advance == 1 &&
+                     grid.column_advance == 1 && grid.height == operand.height && grid.width == operand.width;
+    bool accumulated = dtype == DType::kFloat32 || dtype == DType::kFloat64;  // as it is stored
+    return pixelwise && accumulated && operand.form == Form::kPlain && operand.channels % kBlock == 0;
+  }
+
   // All but the workers' memory, of which params.workspace_stride bytes are needed for each.
   Work prepare(const Strips& s, int64_t first_part) const {
     const Kernels& kernels = active_kernels();
     int index = static_cast<int>(dtype);
-    GridPanel g = grid_panel(grid, operand.channels, folded, s.images, s.rows);
+    bool in_place = reads_in_place();
+    GridPanel g = in_place ? panel_in_place(operand)
+                           : grid_panel(grid, operand.channels, folded, s.images, s.rows);
     int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
     int64_t groups = g.offsets.size(), group_bytes = g.depth * columns * acc_size(dtype);
     // Whole pixels are written at a time where all the weights stay in the second-level cache.
@@ -64,8 +75,9 @@ struct Product {
     work.params = {operand, result, g.panel,
                    {grid.height, grid.width, grid.y0, grid.x0, grid.y_step, grid.x_step, g.row_advance,
                     g.column_advance, work.offsets.data(), int64_t(work.offsets.size()), g.depth, packed},
-                   s.images, s.rows, s.image_strips, s.row_strips, s.splits, pixels_first, std::max<int64_t>(chunk, 1),
-                   first_part, workers_for(work.tasks), nullptr, stride, panel_offset, states_offset};
+                   s.images, s.rows, s.image_strips, s.row_strips, s.splits, in_place, pixels_first,
+                   std::max<int64_t>(chunk, 1), first_part, workers_for(work.tasks), nullptr, stride, panel_offset,
+                   states_offset};
     return work;
   }
 };

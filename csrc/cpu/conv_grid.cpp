@@ -109,6 +109,24 @@ GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t
   return g;
 }
 
+GridPanel panel_in_place(const Operand& o) {
+  GridPanel g{};
+  Panel& p = g.panel;
+  p.column_stride = o.pitch;
+  p.row_stride = o.width * o.pitch;
+  p.image_stride = o.height * p.row_stride;
+  p.block_stride = kBlock;
+  p.blocks = o.channels / kBlock;
+  p.row_span = p.row_step = p.column_step = 1;
+  p.columns = o.width;
+  g.row_advance = g.column_advance = 1;
+  g.depth = kBlock;
+  for (int64_t block = 0; block < p.blocks; ++block) {
+    g.offsets.push_back(block * p.block_stride);
+  }
+  return g;
+}
+
 GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows) {
   TapGrid grid{shape.P, shape.Q, 0, 0, 1, 1, 1, 1, {{0, 0, 0, 0}}};
   GridPanel g = grid_panel(grid, channels, false, images, rows);

@@ -38,6 +38,9 @@ struct GridPanel {
 };
 GridPanel grid_panel(const TapGrid& grid, int64_t channels, bool folded, int64_t images, int64_t rows);
 
+// The operand as its own panel, for grids of one tap that is every pixel itself and whole blocks of channels.
+GridPanel panel_in_place(const Operand& operand);
+
 // The panel of the output's gradient, for its product with the operand: one tap and no padding. Its blocks come in pairs,
 // which a wide column tile spans.
 GridPanel draw_panel(const ConvShape& shape, int64_t channels, int64_t images, int64_t rows);

@@ -85,6 +85,7 @@ struct DirectParams {
   int64_t strip_images, strip_rows;     // of a task
   int64_t image_strips, row_strips;     // images / strip_images, height / strip_rows, rounded up
   int64_t splits;                       // of the output channels' tiles over tasks
+  bool in_place;                        // the operand is its own panel: nothing is packed
   bool pixels_first;                    // all channels of some pixels, then the next pixels; else the other way round
   int64_t chunk;                        // of the grid's groups: with these of all pixels, then with the next
   int64_t first_part;                   // of result.partial

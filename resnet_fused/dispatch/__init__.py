@@ -76,7 +76,7 @@ def choose_for(
         return known
     machine, name = describe(current), str(described)
     times = None if _measure == "again" else _table.times(machine, name)
-    if _measures(device) and may_measure(x):
+    if measures(device) and may_measure(x):
         wanted = candidates(device, dtype, _unavailable, first_use=_measure == "auto")
         lacking = times is None or (_measure == "always" and not times.keys() >= set(wanted))
         if lacking and (run := trial()) is not None:
@@ -84,7 +84,7 @@ def choose_for(
             if times is not None:  # some candidate had memory enough
                 _table.record(machine, name, times)
     choice = choose(device, dtype, AUTO, _unavailable, times)
-    if times is not None or hooked or not _measures(device):
+    if times is not None or hooked or not measures(device):
         _choices[key] = choice
     return choice
 
@@ -103,13 +103,14 @@ def table_path() -> Path:
     return _table.path
 
 
-def _measures(device: str) -> bool:
+def measures(device: str) -> bool:
+    """Whether units are measured when they first run on the device."""
     return _measure in ("always", "again") or (_measure == "auto" and device == "cuda")
 
 
 def _consults(device: str) -> bool:
     """Whether anything was or will be measured for the device; else there is nothing to look up."""
-    return device in ("cpu", "cuda") and (_measures(device) or bool(_table))
+    return device in ("cpu", "cuda") and (measures(device) or bool(_table))
 
 
 def _timed(device: torch.device, wanted: tuple[str, ...], run: Callable[[], object]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from resnet_fused.modules.members import (
     is_shared,
     is_synchronized,
 )
-from resnet_fused.modules.problem import problem_of
+from resnet_fused.modules.problem import is_channels_last, problem_of
 from resnet_fused.modules.running_statistics import tracks, update_running_statistics
 
 
@@ -81,6 +81,32 @@ class Prepared(NamedTuple):
     problem: Callable[[], Hashable]
     run: Callable[[str], tuple[Tensor, list]]  # on a backend → out, the batches' statistics by branch
     synchronized: bool = False  # the backend is chosen by rule: eager is another thing, or raises
+    frozen: Callable[[str], Frozen] | None = None  # on a backend, if the unit can run on any input like this one
+
+
+class Frozen(NamedTuple):
+    """A unit of frozen batch norms, of whose input the size and the memory format are known."""
+
+    run: Callable[[Tensor], Tensor]
+    size: tuple[int, ...]  # of its output
+    channels_last: bool  # its output
+
+    def empty(self, x: Tensor) -> Tensor:
+        """Memory like its output's for an input like x."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return torch.empty(self.size, dtype=x.dtype, device=x.device, memory_format=memory_format)
+
+
+class Ahead(NamedTuple):
+    """A unit that was prepared and chosen before its input was there."""
+
+    module: FusedModule
+    choice: dispatch.Choice
+    frozen: Frozen
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.module._note((), *self.choice)
+        return self.frozen.run(x)
 
 
 class ChainUnit(NamedTuple):
@@ -161,6 +187,25 @@ class FusedModule(nn.Module):
                 self.statistics_updated()
                 _save_something()
         return out
+
+    def ahead(self, x: Tensor) -> Ahead | None:
+        """For inputs like x, whose elements are not looked at; None where a call has to see its input.
+
+        Only where nothing is measured, differentiated or observed.
+        """
+        names = ("fused_forward", "prepare", "given_shortcut")
+        if any(getattr(type(self), name) is not getattr(FusedModule, name) for name in names):
+            return None
+        try:
+            unit = self.prepare(x)
+        except Obstacle:
+            return None
+        if unit.frozen is None or unit.synchronized:
+            return None
+        choice = dispatch.choose_for(unit.operand, unit.problem)
+        if choice.backend == dispatch.EAGER:
+            return None
+        return Ahead(self, choice, unit.frozen(choice.backend))
 
     def statistics_updated(self) -> None:
         """Called behind the update of running statistics by a fused call; for a subclass that has more to add."""
@@ -246,21 +291,30 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
     if shortcut is not None:
         check_shortcut(shortcut, operand, sizes[main - 1])
     given, pool = shortcut is not None, members.pool is not None
+    units = tuple(branch.unit for branch in branches)
+
+    def parameters():
+        return tuple(zip(weights, (branch.used_norm() for branch in branches)))
+
+    def spec_on(backend: str):
+        return autograd.Chain(backend_for(backend, operand), units[:main], units[main:], identity, given)
 
     def run(backend: str):
-        backend = backend_for(backend, operand)
-        units = tuple(branch.unit for branch in branches)
-        norms = [branch.used_norm() for branch in branches]
         if pool:
-            out, *statistics = autograd.stem(backend, units[0], operand, weights[0], norms[0])
+            backend, ((weight, norm),) = backend_for(backend, operand), parameters()
+            out, *statistics = autograd.stem(backend, units[0], operand, weight, norm)
             return out, statistics
-        spec = autograd.Chain(backend, units[:main], units[main:], identity, given)
-        return autograd.residual_chain(spec, operand, tuple(zip(weights, norms)), shortcut)
+        return autograd.residual_chain(spec_on(backend), operand, parameters(), shortcut)
+
+    def frozen(backend: str):
+        channels_last = any(map(is_channels_last, (operand, *weights[:main])))
+        return Frozen(autograd.frozen_chain(spec_on(backend), parameters()), sizes[main - 1], channels_last)
 
     def problem():
         return problem_of(branches, main, identity, given, pool, operand, weights)
 
-    return Prepared(operand, branches, sizes, problem, run, is_synchronized(branches))
+    ahead = not (given or pool or any(unit.batch_stats for unit in units))
+    return Prepared(operand, branches, sizes, problem, run, is_synchronized(branches), frozen if ahead else None)
 
 
 def backend_for(backend: str, x: Tensor) -> str:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 import resnet_fused
-from resnet_fused import models, modules
+from resnet_fused import dispatch, models, modules
+from resnet_fused.modules import fused as fused_module, stages
 from resnet_fused.modules.stages import run_stages
 
 # Float64 against eager's float64, of each tensor's largest value: some ten thousand roundings, through ten batch norms.
@@ -215,3 +216,87 @@ def test_float32_without_and_with_autocast():
         assert (passes, passes_alone) == (1, 6)
         for a, b in zip(together, alone):
             assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-6)
+
+
+def _ready(model, x):
+    """How many of the network's blocks were prepared before the first of them ran, and what came out."""
+    counts, prepare = [], stages._prepared_ahead
+
+    def counting(*arguments):
+        units = prepare(*arguments)
+        counts.append(len(units))
+        return units
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_prepared_ahead", counting)
+        with fused_module.record() as records:
+            out = model(x)
+    (count,) = counts
+    assert [type(record.module) for record in records[1:]] == [type(block) for block in _blocks(model)]
+    return count, out
+
+
+def _blocks(model):
+    return [block for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
+
+
+@pytest.mark.parametrize("image", (torch.contiguous_format, torch.channels_last), ids=("nchw", "nhwc"))
+@pytest.mark.parametrize("weights", ("nchw", "nhwc", "some", "projections"))
+@pytest.mark.parametrize("block", ("basic", "bottleneck"))
+def test_prepared_ahead(block, weights, image, monkeypatch):
+    """In inference, all blocks before the first runs: the same bits, and what they are prepared for is what comes."""
+    eager, fused = _pair(block)
+    for model in (eager.eval(), fused.eval()):
+        if weights == "nhwc":
+            model.to(memory_format=torch.channels_last)
+        elif weights == "some":
+            model.layer2[0].conv2.to(memory_format=torch.channels_last)
+        elif weights == "projections":
+            model.layer2[0].downsample.to(memory_format=torch.channels_last)
+    x = _images().contiguous(memory_format=image)
+    run, seen = stages.Ahead.__call__, []
+
+    def checked(unit, given):
+        out, like = run(unit, given), unit.frozen.empty(given)
+        assert (out.shape, out.stride(), out.dtype) == (like.shape, like.stride(), like.dtype)
+        seen.append(out)
+        return out
+
+    monkeypatch.setattr(stages.Ahead, "__call__", checked)
+    with torch.no_grad():
+        count, out = _ready(fused, x)
+        assert count == len(seen) == 6
+        monkeypatch.setattr(stages, "_prepared_ahead", lambda *_: [])
+        assert fused(x).equal(out) and len(seen) == 6
+        _assert_close([out], [eager(x)])
+
+
+def test_prepared_up_to_the_first_that_is_unusual():
+    _, fused = _pair()
+    fused.eval()
+    with torch.no_grad():
+        expected = fused(_images())
+        fused.layer2[0].conv1.register_forward_hook(lambda *_: None)
+        count, out = _ready(fused, _images())
+        _assert_close([out], [expected])
+        assert count == 2
+        fused.layer1[1].bn2.train()
+        count, _ = _ready(fused, _images())
+        assert count == 1
+
+
+def test_prepared_ahead_in_inference_alone(table):
+    """Nor where a call may be measured, for which it needs its input, or runs in another precision."""
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    assert _ready(fused, x)[0] == 0
+    with torch.no_grad():
+        assert _ready(fused, x)[0] == 6
+        with resnet_fused.backend("eager"):
+            assert _ready(fused, x)[0] == 0
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _ready(fused.float(), x.float())[0] == 0
+        with dispatch.measuring("always"):
+            assert _ready(fused.double(), x)[0] == 0
+        assert table

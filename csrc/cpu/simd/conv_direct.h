@@ -1,5 +1,5 @@
-// Convolution as an implicit matrix product: a strip of the input is packed with its prologue, and every tile of output
-// pixels reads its rows from the panel at offsets that the filter's taps give.
+// Convolution as an implicit matrix product: a strip of the input is packed with its prologue, unless it can be read in
+// place, and every tile of output pixels reads its rows from the panel at offsets that the filter's taps give.
 
 constexpr int64_t kFewPixelTiles = 64;
 
@@ -110,11 +110,14 @@ void conv_direct(const DirectParams& p, int64_t worker, int64_t task) {
   int64_t image = strip / p.row_strips * p.strip_images, row = strip % p.row_strips * p.strip_rows;
   int64_t images = minimum(p.strip_images, p.operand.images - image), rows = minimum(p.strip_rows, p.grid.height - row);
   char* memory = (char*)p.workspace + worker * p.workspace_stride;
-  A* panel = (A*)(memory + p.panel_offset);
+  A* packed = (A*)(memory + p.panel_offset);
+  const A* panel = packed;
   FinishState<A>* states = (FinishState<A>*)(memory + p.states_offset);
-  if (p.grid.groups > 0) {
+  if (p.in_place) {
+    panel = (const A*)p.operand.x + p.operand.first + image * p.panel.image_stride + row * p.panel.row_stride;
+  } else if (p.grid.groups > 0) {
     int64_t panel_rows = (rows - 1) * p.grid.row_advance + p.panel.row_span;
-    pack_operand<T>(p.operand, p.panel, image, images, row * p.grid.row_advance, panel_rows, panel);
+    pack_operand<T>(p.operand, p.panel, image, images, row * p.grid.row_advance, panel_rows, packed);
   }
   Ahead ahead;
   DirectStrip<T> pixels(p, panel, (A*)memory, image, row, images, rows, ahead);
