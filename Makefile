@@ -61,7 +61,7 @@ test: $(BUILT)
 	$(PYTEST) tests benchmarks --slow --benchmark-disable $(PYTEST_ARGS)
 
 quick: $(BUILT)
-	$(PYTEST) tests --sample 8 $(PYTEST_ARGS)
+	$(PYTEST) tests --sample 6 $(PYTEST_ARGS)
 
 mutants: $(BUILT)
 	PYTHONPATH=tests $(PY) -m mutants

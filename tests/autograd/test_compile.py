@@ -27,7 +27,7 @@ KINDS = {
 # Of other sizes, what there is to trace once each: shapes are traced by the same lines in all of them.
 DYNAMIC = [("conv_bn_act", False), ("basic", True), ("bottleneck_stride", True), ("gated", True)]
 GRAPHS = [(*c, False) for c in itertools.product(KINDS, (True, False))] + [(*c, True) for c in DYNAMIC]
-EVERYDAY = {("preactivation", True, False), ("basic", True, True), ("conv_bn_act", False, False)}  # training, dynamic
+EVERYDAY = {("preactivation", True, False), ("conv_bn_act", False, False)}  # training, dynamic
 
 
 def _module(kind, training):

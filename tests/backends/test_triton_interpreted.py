@@ -12,16 +12,11 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("name, slow", [
-    ("bn_operators", False),
-    pytest.param("convolutions", False, marks=pytest.mark.slow),
-    *[pytest.param(name, True, marks=pytest.mark.slow) for name in ("bn_operators", "convolutions", "library")],
-])  # fmt: skip
-def test_by_the_interpreter(name, slow, pytestconfig):
-    which = ["--slow", "-m", "slow"] if slow else []
-    which += [f"--sample={most}"] if (most := pytestconfig.getoption("--sample")) is not None else []
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bn_operators", "convolutions", "library"])
+def test_by_the_interpreter(name):
     file = TESTS / "interpreted" / f"test_{name}.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, *which]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, "--slow"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -236,7 +236,9 @@ def test_meta_and_compiled_are_not_measured(table, delays):
     assert not delays["calls"]
 
 
-@pytest.mark.parametrize("mode", ["training", "frozen", "inference"])
+@pytest.mark.parametrize(
+    "mode", ["inference", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("training", "frozen"))]
+)
 def test_no_trace(mode, table):
     """Weights, buffers, gradients, hooks and the random state; and the numbers of the step are those of its backend."""
     torch.manual_seed(0)
