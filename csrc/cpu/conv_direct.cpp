@@ -1,4 +1,6 @@
 // Forward and backward-data convolutions by the implicit matrix product.
+#include <numeric>
+
 #include "conv.h"
 #include "conv_grid.h"
 #include "conv_plan.h"
@@ -45,13 +47,18 @@ struct Product {
     return packed.data;
   }
 
-  // Filters of one pixel without stride or padding read what no prologue changes where it lies. To pack it takes a
-  // seventh of the time where channels outnumber filters fourfold.
+  // Whether the products can read the operand where it lies: one tap, which is every pixel itself, of whole blocks of
+  // channels that no prologue changes and no conversion widens. Packing takes an eighth of what 1x1 filters take that
+  // channels outnumber fourfold, less of others.
   bool reads_in_place() const {
     bool pixelwise = grid.taps.size() == 1 && grid.taps[0].dy == 0 && grid.taps[0].dx == 0 && grid.row_advance == 1 &&
                      grid.column_advance == 1 && grid.height == operand.height && grid.width == operand.width;
-    bool accumulated = dtype == DType::kFloat32 || dtype == DType::kFloat64;  // as it is stored
-    return pixelwise && accumulated && operand.form == Form::kPlain && operand.channels % kBlock == 0;
+    bool accumulated = dtype == DType::kFloat32 || dtype == DType::kFloat64;
+    // The lines of a tile's rows that share a set of the first-level cache, of eight ways: some are for the weights.
+    constexpr int64_t kSets = 4096, kWays = 6;
+    int64_t apart = std::gcd(operand.pitch * element_size(dtype), kSets);
+    return pixelwise && accumulated && operand.form == Form::kPlain && operand.channels % kBlock == 0 &&
+           active_kernels().micro_rows * apart <= kWays * kSets;
   }
 
   // All but the workers' memory, of which params.workspace_stride bytes are needed for each.

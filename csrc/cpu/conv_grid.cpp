@@ -117,8 +117,7 @@ GridPanel panel_in_place(const Operand& o) {
   p.image_stride = o.height * p.row_stride;
   p.block_stride = kBlock;
   p.blocks = o.channels / kBlock;
-  p.row_span = p.row_step = p.column_step = 1;
-  p.columns = o.width;
+  p.row_step = 1;
   g.row_advance = g.column_advance = 1;
   g.depth = kBlock;
   for (int64_t block = 0; block < p.blocks; ++block) {

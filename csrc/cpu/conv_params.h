@@ -76,7 +76,8 @@ struct Grid {
   const void* weights;                  // packed: [column tiles][groups][depth][columns]
 };
 
-// Strips of grid rows of some images: one task packs a panel and convolves it with some tiles of output channels.
+// Strips of grid rows of some images: one task packs a panel, if need be, and convolves it with some tiles of output
+// channels.
 struct DirectParams {
   Operand operand;
   Result result;

@@ -79,7 +79,7 @@ def choose_for(
     if measures(device) and may_measure(x):
         wanted = candidates(device, dtype, _unavailable, first_use=_measure == "auto")
         lacking = times is None or (_measure == "always" and not times.keys() >= set(wanted))
-        if lacking and (run := trial()) is not None:
+        if lacking and trial is not None and (run := trial()) is not None:
             times = _timed(x.device, wanted, run) or None
             if times is not None:  # some candidate had memory enough
                 _table.record(machine, name, times)

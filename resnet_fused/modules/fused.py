@@ -101,10 +101,13 @@ class Ahead(NamedTuple):
     """A unit that was prepared and chosen before its input was there."""
 
     module: FusedModule
+    strides: tuple[int, ...]  # of the input that it was chosen for
     choice: dispatch.Choice
     frozen: Frozen
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.stride() != self.strides:  # engines differ in what a format is where there is one pixel, or one channel
+            return self.module(x)
         self.module._note((), *self.choice)
         return self.frozen.run(x)
 
@@ -189,23 +192,23 @@ class FusedModule(nn.Module):
         return out
 
     def ahead(self, x: Tensor) -> Ahead | None:
-        """For inputs like x, whose elements are not looked at; None where a call has to see its input.
+        """For inputs like x, whose elements are not looked at; None where the module has to be called.
 
         Only where nothing is measured, differentiated or observed.
         """
-        names = ("fused_forward", "prepare", "given_shortcut")
-        if any(getattr(type(self), name) is not getattr(FusedModule, name) for name in names):
+        own, replaced = type(self), vars(self)
+        if any(getattr(own, name) is not method or name in replaced for name, method in _CALLED.items()):
             return None
         try:
             unit = self.prepare(x)
-        except Obstacle:
+            if unit.frozen is None or unit.synchronized:
+                return None
+            choice = dispatch.choose_for(unit.operand, unit.problem)
+            if choice.backend == dispatch.EAGER:
+                return None
+            return Ahead(self, x.stride(), choice, unit.frozen(choice.backend))
+        except Exception:  # the call raises it, when what comes before has run
             return None
-        if unit.frozen is None or unit.synchronized:
-            return None
-        choice = dispatch.choose_for(unit.operand, unit.problem)
-        if choice.backend == dispatch.EAGER:
-            return None
-        return Ahead(self, choice, unit.frozen(choice.backend))
 
     def statistics_updated(self) -> None:
         """Called behind the update of running statistics by a fused call; for a subclass that has more to add."""
@@ -246,6 +249,14 @@ class FusedModule(nn.Module):
         self._note(call, None, reason)
         with statistics_restored_on_error(self), _children_apart():
             return self.eager_forward(x, *call)
+
+
+# What a call of a module comes to, and its unit is made of, unless somebody replaces it.
+_CALLED = {
+    "__call__": nn.Module.__call__,
+    "_call_impl": nn.Module._call_impl,
+    **{name: getattr(FusedModule, name) for name in ("forward", "fused_forward", "prepare", "given_shortcut")},
+}
 
 
 def _children_apart():

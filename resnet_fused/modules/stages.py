@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+import itertools
+from typing import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from resnet_fused.modules.members import check_global_hooks, check_plain, holds
 from resnet_fused.modules.residual import ResidualBlock
 
 
-def run_stages(x: Tensor, stages: Iterable[nn.Module]) -> Tensor:
+def run_stages(x: Tensor, stages: Sequence[nn.Module]) -> Tensor:
     """x through the stages one after another, which are nn.Sequentials of blocks or any other modules.
 
     What one fused block leaves for the next nobody else sees, if neither they nor the nn.Sequential around them carry
@@ -27,11 +28,10 @@ def run_stages(x: Tensor, stages: Iterable[nn.Module]) -> Tensor:
             x = stage(x)
         return x
     with handover.together():
-        modules = list(_opened(stages))
-        ahead = _prepared_ahead(x, modules)
+        ahead = _prepared_ahead(x, stages)
         for unit in ahead:
             x = unit(x)
-        for module in modules[len(ahead) :]:
+        for module in itertools.islice(_opened(stages), len(ahead), None):
             if _keeps_nothing(module):
                 x = module(x)
             else:
@@ -41,26 +41,35 @@ def run_stages(x: Tensor, stages: Iterable[nn.Module]) -> Tensor:
     return x
 
 
-def _prepared_ahead(x: Tensor, modules: list[nn.Module]) -> list[Ahead]:
-    """The first of the modules, those that can be prepared before any of them has run.
+def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module]) -> list[Ahead]:
+    """The first of the modules, those that can be prepared before any of them has run: in inference on a CPU.
 
-    In inference on a CPU. What a convolution does empties the caches, of Python's code and data too: prepared between
-    two blocks, the next one takes three times as long as right behind the one before.
+    A convolution sweeps the caches, of Python's code and data too: to prepare a block takes longer behind one that has
+    run than behind one that was prepared.
     """
-    cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not dispatch.measures("cpu")
-    if torch.is_grad_enabled() or not cpu or not autograd.unobserved(()):
+    if torch.is_grad_enabled() or type(x) is not Tensor or x.device.type != "cpu":
+        return []
+    if dispatch.measures("cpu") or torch.is_autocast_enabled("cpu") or _is_watched():
         return []
     units: list[Ahead] = []
-    for module in modules:
+    for module in _opened(stages):
+        if not isinstance(module, FusedModule) or not _is_plain(module):
+            break
         x = units[-1].frozen.empty(x) if units else x
-        own = type(module).forward is FusedModule.forward and _is_plain(module)
-        if not own or (unit := module.ahead(x)) is None:
+        if (unit := module.ahead(x)) is None:
             break
         units.append(unit)
     return units
 
 
-def _opened(stages: Iterable[nn.Module]) -> Iterator[nn.Module]:
+def _is_watched() -> bool:
+    """Whether somebody would see memory that is allocated and not used, or it be filled."""
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    filled = torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
+    return modes > 0 or filled or not autograd.unobserved(())
+
+
+def _opened(stages: Sequence[nn.Module]) -> Iterator[nn.Module]:
     for stage in stages:
         if type(stage) is nn.Sequential and _is_plain(stage):
             yield from stage

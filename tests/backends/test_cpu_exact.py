@@ -5,7 +5,7 @@ import pytest
 import torch
 from checks import check_integers, for_each
 from operator_cases import CPU_MODES, DTYPES, FORMATS, make_case
-from problems import CPU_CONVS
+from problems import CPU_CONVS, POINTWISE
 from tolerance import assert_bit_equal
 
 from resnet_fused import ops
@@ -104,3 +104,16 @@ def test_relu_keeps_nan_and_its_gradient(layout):
     assert passed.tolist() == [[20.0, 20.0]]  # NaN and 2; neither -1 nor 0
     passed = ops.get("cpu").bn_backward_reduce(torch.ones_like(x), None, x, affine, True)
     assert passed[0].tolist() == [20.0, 20.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("problem", POINTWISE, ids=lambda p: p.id)
+def test_read_in_place_as_if_packed(problem, dtype):
+    """The same bits as behind a prologue that changes nothing, which is applied as the operand is packed."""
+    x, weight, *geometry = make_case("fprop", problem, dtype, torch.channels_last).arguments[:6]
+    identity = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=dtype).view(4, 1).repeat(1, problem.C)
+    in_place, packed = (
+        ops.get("cpu").conv_fprop(x, weight, *geometry, prologue, False, False, None, None, None, False)[0]
+        for prologue in (None, identity)
+    )
+    assert_bit_equal(in_place, packed)

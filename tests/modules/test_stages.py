@@ -7,6 +7,8 @@ import torch
 import torchvision
 from operator_calls import Calls
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint_sequential
 
 import resnet_fused
@@ -243,8 +245,9 @@ def _blocks(model):
 @pytest.mark.parametrize("image", (torch.contiguous_format, torch.channels_last), ids=("nchw", "nhwc"))
 @pytest.mark.parametrize("weights", ("nchw", "nhwc", "some", "projections"))
 @pytest.mark.parametrize("block", ("basic", "bottleneck"))
-def test_prepared_ahead(block, weights, image, monkeypatch):
-    """In inference, all blocks before the first runs: the same bits, and what they are prepared for is what comes."""
+@pytest.mark.parametrize("size", (64, 32))  # the last blocks of the smaller have one pixel
+def test_prepared_ahead(size, block, weights, image, monkeypatch):
+    """In inference, all blocks before the first runs: the same bits, and no block is run on what it was not chosen for."""
     eager, fused = _pair(block)
     for model in (eager.eval(), fused.eval()):
         if weights == "nhwc":
@@ -253,21 +256,20 @@ def test_prepared_ahead(block, weights, image, monkeypatch):
             model.layer2[0].conv2.to(memory_format=torch.channels_last)
         elif weights == "projections":
             model.layer2[0].downsample.to(memory_format=torch.channels_last)
-    x = _images().contiguous(memory_format=image)
-    run, seen = stages.Ahead.__call__, []
+    x = _images()[:, :, :size, :size].contiguous(memory_format=image)
+    choose, problems = dispatch.choose_for, []
 
-    def checked(unit, given):
-        out, like = run(unit, given), unit.frozen.empty(given)
-        assert (out.shape, out.stride(), out.dtype) == (like.shape, like.stride(), like.dtype)
-        seen.append(out)
-        return out
+    def choosing(operand, problem, *rest):
+        problems.append(problem())
+        return choose(operand, problem, *rest)
 
-    monkeypatch.setattr(stages.Ahead, "__call__", checked)
+    monkeypatch.setattr(dispatch, "choose_for", choosing)
     with torch.no_grad():
         count, out = _ready(fused, x)
-        assert count == len(seen) == 6
+        ahead, problems[:] = set(problems), []
         monkeypatch.setattr(stages, "_prepared_ahead", lambda *_: [])
-        assert fused(x).equal(out) and len(seen) == 6
+        assert count == 6 and fused(x).equal(out)
+        assert ahead >= set(problems) and (size == 32 or len(ahead) == len(set(problems)))
         _assert_close([out], [eager(x)])
 
 
@@ -300,3 +302,71 @@ def test_prepared_ahead_in_inference_alone(table):
         with dispatch.measuring("always"):
             assert _ready(fused.double(), x)[0] == 0
         assert table
+
+
+def test_graphs_have_nothing_of_what_is_prepared_ahead():
+    _, fused = _pair()
+    fused.eval()
+
+    def call(x):
+        return fused(x)
+
+    with torch.no_grad():
+        graph = make_fx(call, tracing_mode="symbolic", _allow_non_fake_inputs=True)(_images()).graph
+        names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+        assert sum("frozen_chain" in name for name in names) == 6 and not any("empty" in name for name in names)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            huge = torch.empty(10**6, 3, 224, 224, dtype=torch.float64)
+            assert fused(huge).shape == (10**6, 5)
+
+
+def _hook_a_later_one(fused, seen):
+    def hook(*_):
+        fused.layer3[0].register_forward_hook(lambda *_: seen.append("hook"))
+
+    fused.layer1[0].register_forward_hook(hook)
+
+
+def _replace_a_later_one(fused, seen):
+    class Seen(nn.Module):
+        def forward(self, x):
+            seen.append("another")
+            return block(x)
+
+    block = fused.layer3[0]
+    fused.layer1[0].register_forward_hook(lambda *_: fused.layer3.__setitem__(0, Seen()))
+
+
+def _call_otherwise(fused, seen):
+    class Calling(type(fused.layer3[0])):
+        def __call__(self, *arguments):
+            seen.append("call")
+            return super().__call__(*arguments)
+
+    fused.layer3[0].__class__ = Calling
+
+
+def _replace_the_call_itself(fused, seen):
+    block = fused.layer3[0]
+    run = block.fused_forward
+    block.fused_forward = lambda x: seen.append("run") or run(x)
+
+
+@pytest.mark.parametrize("change", (_hook_a_later_one, _replace_a_later_one, _call_otherwise, _replace_the_call_itself))
+def test_blocks_that_are_called(change):
+    """As one after another would be."""
+    _, fused = _pair()
+    fused.eval()
+    with torch.no_grad():
+        expected, seen = fused(_images()), []
+        change(fused, seen)
+        assert fused(_images()).shape == expected.shape
+    assert len(seen) == 1
+
+
+def test_errors_come_in_their_turn():
+    _, fused = _pair()
+    del fused.eval().layer2[0].bn1
+    with torch.no_grad(), fused_module.record() as records, pytest.raises(AttributeError, match="bn1"):
+        fused(_images())
+    assert len(records) == 3  # the stem and the blocks of the first stage
