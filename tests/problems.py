@@ -120,8 +120,18 @@ POINTWISE = (
     _conv("1x1_splits", 1, 256, 5, 130, 1),  # the filters are shared out
 )
 
+# Lines a little longer than a tile of the CPU's registers, whose rest is taken downwards: of several images in a strip,
+# of strips of few rows, in chunks of channels, in the grids of a strided gradient.
+NARROW = (
+    _conv("lines_of_7", 5, 20, 7, 33, 3),
+    _conv("lines_of_14", 2, 20, (40, 14), 33, 3),
+    _conv("lines_of_8_deep", 2, 300, (10, 8), 17, 3),
+    _conv("lines_of_7_and_8", 3, 18, (16, 15), 34, 3, stride=2),
+    _conv("lines_of_15", 2, 17, (9, 15), 18, 5),
+)
+
 CONVS = (*RESNET, *ODD, *WINOGRAD, *DIRECT)
-CPU_CONVS = (*CONVS, *DEPTHWISE, *POINTWISE)  # the other backends have no kernels for these alone
+CPU_CONVS = (*CONVS, *DEPTHWISE, *POINTWISE, *NARROW)  # the other backends have no kernels for these alone
 
 
 class ConvSize(NamedTuple):

@@ -33,22 +33,41 @@ std::unordered_map<c10::TensorImpl*, Entry>& entries() {
   return *map;
 }
 
-// A hash of one value of each filter and some hundred others.
-uint64_t sample_of(const at::Tensor& w) {
-  constexpr int64_t kSamples = 256;
+// A hash of one value of each filter and some hundred others. They lie in as many cache lines, mostly in none of the
+// caches: all are asked for before the first is read.
+template <typename Bits>
+uint64_t sample_of(const Bits* data, int64_t filters, int64_t filter_size) {
+  constexpr int64_t kSamples = 256, kAsked = 64;
   constexpr uint64_t kPrime = 1099511628211u, kStep = 0x9e3779b97f4a7c15u;
-  int64_t filters = w.size(0), size = w.element_size(), filter_size = w.numel() / std::max<int64_t>(filters, 1);
-  const char* data = static_cast<const char*>(w.const_data_ptr());
   uint64_t hash = 14695981039346656037u, random = 1;
-  for (int64_t i = 0; i < filters + kSamples; ++i) {
-    random = random * 6364136223846793005u + kStep;
-    int64_t filter = i < filters ? i : (random >> 33) % filters, element = (random >> 20) % filter_size;
-    // Only dense weights are kept, so that a filter's values follow each other in some order.
-    uint64_t bits = 0;
-    __builtin_memcpy(&bits, data + (filter * filter_size + element) * size, size);
-    hash = (hash ^ bits) * kPrime;
+  const Bits* asked[kAsked];
+  for (int64_t first = 0; first < filters + kSamples; first += kAsked) {
+    int64_t count = std::min(kAsked, filters + kSamples - first);
+    for (int64_t i = 0; i < count; ++i) {
+      random = random * 6364136223846793005u + kStep;
+      int64_t filter = first + i < filters ? first + i : (random >> 33) % filters;
+      asked[i] = data + filter * filter_size + (random >> 20) % filter_size;
+      __builtin_prefetch(asked[i]);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      hash = (hash ^ *asked[i]) * kPrime;
+    }
   }
   return hash;
+}
+
+uint64_t sample_of(const at::Tensor& w) {
+  // Only dense weights are kept, so that a filter's values follow each other in some order.
+  int64_t filters = w.size(0), filter_size = w.numel() / std::max<int64_t>(filters, 1);
+  const void* data = w.const_data_ptr();
+  switch (w.element_size()) {
+    case 2:
+      return sample_of(static_cast<const uint16_t*>(data), filters, filter_size);
+    case 4:
+      return sample_of(static_cast<const uint32_t*>(data), filters, filter_size);
+    default:
+      return sample_of(static_cast<const uint64_t*>(data), filters, filter_size);
+  }
 }
 
 void drop_dead() {

@@ -33,7 +33,7 @@ from resnet_fused.dispatch.measurement import may_measure, measure, under_saved_
 from resnet_fused.dispatch.tuned import TunedTable
 
 __all__ = ["AUTO", "DTYPES", "EAGER", "BackendUnavailable", "Choice", "backend", "choose", "choose_for",
-           "choose_shared", "measuring", "set_winograd", "table_path"]  # fmt: skip
+           "choose_shared", "measuring", "set_winograd", "situation", "table_path"]  # fmt: skip
 
 MEASURE = ("auto", "always", "never", "again")
 
@@ -51,6 +51,7 @@ _measure = _measure_from_environment()
 _unavailable = backends.available()
 _table = TunedTable()
 _choices: dict[Hashable, Choice] = {}  # of problems looked up before
+_forgotten = 0  # times that they were dropped
 _trial = threading.local()  # .backend: the candidate that this thread is timing
 
 
@@ -98,6 +99,14 @@ def choose_shared(x: torch.Tensor) -> Choice:
     return choose(x.device.type, x.dtype, _requested, _unavailable, shared=True)
 
 
+def situation(x: torch.Tensor) -> Hashable:
+    """What choose_for(x, …) goes by besides the problem and x: while it is equal, so are the choices that were made."""
+    requested = getattr(_trial, "backend", None) or _requested
+    if not _consults(x.device.type):
+        return requested
+    return requested, settings(x.device), under_saved_tensor_hooks(), _forgotten
+
+
 def table_path() -> Path:
     """Where measured times are kept."""
     return _table.path
@@ -137,15 +146,15 @@ def _timed(device: torch.device, wanted: tuple[str, ...], run: Callable[[], obje
 @contextlib.contextmanager
 def measuring(mode: str):
     """While open, units that run are measured: "always" where the tuning cache lacks them, "again" all, "never" none."""
-    global _measure
+    global _measure, _forgotten
     if mode not in MEASURE:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MEASURE)}")
-    previous, _measure = _measure, mode
+    previous, _measure, _forgotten = _measure, mode, _forgotten + 1
     _choices.clear()
     try:
         yield
     finally:
-        _measure = previous
+        _measure, _forgotten = previous, _forgotten + 1
         _choices.clear()
 
 

@@ -54,6 +54,6 @@ class StagedNet(nn.Module):
         initialise(self, zero_init_residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = run_stages(self.stem(x), [getattr(self, name) for name in self._stages])
+        x = run_stages(self.stem(x), [getattr(self, name) for name in self._stages], self)
         x = x if self.last is None else self.last(x)
         return self.fc(self.avgpool(x).flatten(1))

@@ -197,7 +197,7 @@ class FusedModule(nn.Module):
         Only where nothing is measured, differentiated or observed.
         """
         own, replaced = type(self), vars(self)
-        if any(getattr(own, name) is not method or name in replaced for name, method in _CALLED.items()):
+        if any(getattr(own, name) is not method or name in replaced for name, method in CALLED.items()):
             return None
         try:
             unit = self.prepare(x)
@@ -252,7 +252,7 @@ class FusedModule(nn.Module):
 
 
 # What a call of a module comes to, and its unit is made of, unless somebody replaces it.
-_CALLED = {
+CALLED = {
     "__call__": nn.Module.__call__,
     "_call_impl": nn.Module._call_impl,
     **{name: getattr(FusedModule, name) for name in ("forward", "fused_forward", "prepare", "given_shortcut")},

@@ -26,5 +26,5 @@ class ResNet(FusedModule, tv.ResNet):
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.fused_forward(x)
-        x = run_stages(x, (self.layer1, self.layer2, self.layer3, self.layer4))
+        x = run_stages(x, (self.layer1, self.layer2, self.layer3, self.layer4), self)
         return self.fc(self.avgpool(x).flatten(1))

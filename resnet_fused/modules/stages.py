@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from typing import Iterator, Sequence
+import operator
+import weakref
+from typing import Hashable, Iterator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from resnet_fused import autograd, dispatch
 from resnet_fused.autograd import handover
-from resnet_fused.modules.fused import Ahead, FusedModule
+from resnet_fused.modules.blocks import BasicBlock, Bottleneck
+from resnet_fused.modules.fused import CALLED, Ahead, FusedModule
 from resnet_fused.modules.members import check_global_hooks, check_plain, holds
 from resnet_fused.modules.residual import ResidualBlock
+from resnet_fused.modules.snapshot import Snapshot
 
 
-def run_stages(x: Tensor, stages: Sequence[nn.Module]) -> Tensor:
-    """x through the stages one after another, which are nn.Sequentials of blocks or any other modules.
+def run_stages(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> Tensor:
+    """x through the owner's stages one after another, which are nn.Sequentials of blocks or any other modules.
 
     What one fused block leaves for the next nobody else sees, if neither they nor the nn.Sequential around them carry
     hooks. In graphs that are captured (torch.compile, torch.fx, torch.jit.trace) and where there are hooks on all
@@ -28,7 +33,7 @@ def run_stages(x: Tensor, stages: Sequence[nn.Module]) -> Tensor:
             x = stage(x)
         return x
     with handover.together():
-        ahead = _prepared_ahead(x, stages)
+        ahead = _prepared_ahead(x, stages, owner)
         for unit in ahead:
             x = unit(x)
         for module in itertools.islice(_opened(stages), len(ahead), None):
@@ -41,25 +46,56 @@ def run_stages(x: Tensor, stages: Sequence[nn.Module]) -> Tensor:
     return x
 
 
-def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module]) -> list[Ahead]:
+class _Plan(NamedTuple):
+    """All units of an owner's stages for one kind of input, while their modules are what they were."""
+
+    input: tuple
+    situation: Hashable
+    stages: tuple[nn.Module, ...]
+    snapshot: Snapshot
+    units: list[Ahead]
+
+
+_plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()
+
+
+def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> list[Ahead]:
     """The first of the modules, those that can be prepared before any of them has run: in inference on a CPU.
 
     A convolution sweeps the caches, of Python's code and data too: to prepare a block takes longer behind one that has
-    run than behind one that was prepared.
+    run than behind one that was prepared, and longest of all what a small convolution takes. So all of them are kept
+    for the next call where nothing has changed.
     """
     if torch.is_grad_enabled() or type(x) is not Tensor or x.device.type != "cpu":
         return []
     if dispatch.measures("cpu") or torch.is_autocast_enabled("cpu") or _is_watched():
         return []
+    kind, situation = (x.dtype, x.shape, x.stride()), dispatch.situation(x)
+    plan = _plans.get(owner)
+    if plan is not None and (plan.input, plan.situation) == (kind, situation) and _is_current(plan, stages):
+        return plan.units
+    _plans.pop(owner, None)
     units: list[Ahead] = []
-    for module in _opened(stages):
+    modules = list(_opened(stages))
+    for module in modules:
         if not isinstance(module, FusedModule) or not _is_plain(module):
-            break
+            return units
         x = units[-1].frozen.empty(x) if units else x
         if (unit := module.ahead(x)) is None:
-            break
+            return units
         units.append(unit)
+    if all(type(module) in (BasicBlock, Bottleneck) for module in modules):  # of others' members it is not known
+        with contextlib.suppress(ValueError):
+            _plans[owner] = _Plan(kind, situation, tuple(stages), Snapshot(stages, _METHODS), units)
     return units
+
+
+_METHODS = (*CALLED, "members", "identity", "final_relu", "in_place_sum")
+
+
+def _is_current(plan: _Plan, stages: Sequence[nn.Module]) -> bool:
+    same = len(stages) == len(plan.stages) and all(map(operator.is_, stages, plan.stages))
+    return same and plan.snapshot.holds()
 
 
 def _is_watched() -> bool:

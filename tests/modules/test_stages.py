@@ -1,6 +1,7 @@
 """Networks run their blocks together: fewer passes backward, the same gradients, and nothing for those who watch."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def test_who_watches_a_child_sees_the_gradient_that_eager_shows(build):
     weights = torch.linspace(-1, 1, stage(x).numel(), dtype=torch.float64)
     with resnet_fused.backend("eager"):
         (stage(x).flatten() * weights).sum().backward()
-    (run_stages(x, [stage]).flatten() * weights).sum().backward()
+    (run_stages(x, [stage], stage).flatten() * weights).sum().backward()
     expected, result = seen
     assert (expected != 0).double().mean() > 0.9
     _assert_close([result], [expected])
@@ -370,3 +371,163 @@ def test_errors_come_in_their_turn():
     with torch.no_grad(), fused_module.record() as records, pytest.raises(AttributeError, match="bn1"):
         fused(_images())
     assert len(records) == 3  # the stem and the blocks of the first stage
+
+
+def _new_call(fused, x):
+    """How many units were prepared for a call, and its result."""
+    prepared, ahead = [], fused_module.FusedModule.ahead
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused_module.FusedModule, "ahead", lambda *call: prepared.append(call) or ahead(*call))
+        out = fused(x)
+    return len(prepared), out
+
+
+def test_units_are_kept_for_the_next_call():
+    eager, fused = _pair()
+    fused.eval(), eager.eval()
+    x = _images()
+    with torch.no_grad():
+        count, first = _new_call(fused, x)
+        assert count == 6
+        count, second = _new_call(fused, x)
+        assert count == 0 and second.equal(first)
+        for parameter in (*fused.parameters(), *eager.parameters()):
+            parameter.mul_(0.9)  # values are not what is kept
+        count, third = _new_call(fused, x)
+        assert count == 0
+        _assert_close([third], [eager(x)])
+    assert _new_call(fused, x)[0] == 0  # in training units are not prepared ahead
+    with torch.no_grad():
+        assert _new_call(fused, x)[0] == 0
+        assert _new_call(fused, x[:1])[0] == 6  # another kind of input
+        assert _new_call(fused, x.to(memory_format=torch.channels_last))[0] == 6
+        copied = copy.deepcopy(fused)
+        assert _new_call(copied, x)[0] == 6
+    kept = len(stages._plans)
+    del fused, copied
+    gc.collect()
+    assert len(stages._plans) == kept - 2
+
+
+def _set(path, **values):
+    def change(model):
+        module = model.get_submodule(path)
+        for name, value in values.items():
+            setattr(module, name, value)
+
+    return change
+
+
+def _data(path, change):
+    def changing(model):
+        tensor = model.get_parameter(path)
+        tensor.data = change(tensor.data)
+
+    return changing
+
+
+def _append(model):
+    torch.manual_seed(1)
+    model.layer4.append(type(model.layer1[0])(512, 512).double().eval())
+
+
+def _swap(model):
+    first, second = model.layer1
+    model.layer1[0], model.layer1[1] = second, first
+
+
+def _fresh_norm():
+    torch.manual_seed(1)
+    norm = nn.BatchNorm2d(64).double().eval()
+    nn.init.normal_(norm.weight)
+    return norm
+
+
+CHANGES = {
+    "eps": _set("layer2.0.bn1", eps=0.5),
+    "training": _set("layer3.1.bn2", training=True),
+    "dilation": _set("layer1.0.conv2", dilation=(2, 2), padding=(2, 2)),
+    "statistics": _set("layer1.1.bn1", running_mean=torch.linspace(-1, 1, 64, dtype=torch.float64)),
+    "weight": lambda model: _set(
+        "layer1.1.conv1", weight=nn.Parameter(torch.ones(64, 64, 3, 3, dtype=torch.float64) / 64)
+    )(model),
+    "weight's shape": lambda model: (
+        _data("layer4.0.conv1.weight", lambda w: w[:256])(model),
+        _set("layer4.0", bn1=nn.BatchNorm2d(256).double().eval())(model),
+        _data("layer4.0.conv2.weight", lambda w: w[:, :256])(model),
+    ),
+    "weight's strides": _data("layer1.0.conv1.weight", lambda w: w.transpose(0, 1)),
+    "module": lambda model: _set("layer1.0", bn2=_fresh_norm())(model),
+    "relu": _set("layer1.1", relu=nn.ReLU6()),
+    "order": _swap,
+    "length": _append,
+    "stage": lambda model: _set("", layer3=nn.Sequential(nn.Conv2d(128, 256, 1, 2).double()))(model),
+    "bias": lambda model: _set("layer1.0.bn2", bias=nn.Parameter(torch.ones(64, dtype=torch.float64)))(model),
+    "removed": lambda model: model.layer1.__delitem__(1),
+    "hook": lambda model: model.layer2[0].conv1.register_forward_hook(lambda module, inputs, out: out * 2),
+    "hook on a stage": lambda model: model.layer2.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,)),
+    "forward": lambda model: _set("layer3.0.bn1", forward=lambda x: x * 3)(model),
+    "class": lambda model: setattr(model.layer4[0], "__class__", torchvision.models.resnet.BasicBlock),
+    "table": lambda model: _set("layer1.0.bn1", _parameters=dict(_fresh_norm()._parameters))(model),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_kept_units_are_not_used_when_a_module_has_changed(change):
+    """The call gives what a copy gives that was never called before."""
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    with torch.no_grad():
+        before = fused(x)
+        assert _new_call(fused, x)[0] == 0
+        CHANGES[change](fused)
+        count, out = _new_call(fused, x)
+        assert count > 0
+        copied = copy.deepcopy(fused)
+        assert copied(x).equal(out)
+        if change not in ("class", "weight's strides"):
+            assert not torch.equal(out, before)
+
+
+def test_kept_units_are_not_used_after_a_class_was_patched(monkeypatch):
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    with torch.no_grad():
+        before = fused(x)
+        monkeypatch.setattr(modules.BasicBlock, "final_relu", lambda self: False)
+        assert not fused(x).equal(before)
+
+
+def test_kept_units_run_on_the_backend_asked_for():
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    with torch.no_grad():
+        fused(x)
+        with resnet_fused.backend("reference"), fused_module.record() as records:
+            fused(x)
+            fused(x)
+        assert {record.backend for record in records} == {"reference"}
+        with fused_module.record() as records:
+            fused(x)
+        assert {record.backend for record in records} == {"cpu"}
+
+
+def test_a_subclass_is_asked_for_its_members_at_every_call():
+    class Alternating(modules.BasicBlock):
+        calls = 0
+
+        def members(self):
+            type(self).calls += 1
+            return super().members()
+
+    _, fused = _pair()
+    fused.layer1[0].__class__ = Alternating
+    fused.eval()
+    with torch.no_grad():
+        fused(_images())
+        before = Alternating.calls
+        fused(_images())
+    assert Alternating.calls > before

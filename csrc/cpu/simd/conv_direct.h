@@ -31,8 +31,15 @@ struct DirectStrip {
     }
   }
 
+  // The columns that are taken downwards: what is left of lines a little longer than one or two tiles, which would make
+  // all tiles of a line small.
+  RF_MEMBER int64_t columns_down() const {
+    int64_t left = width % kMicroRows;
+    return lines > 1 && width > kMicroRows && width < 3 * kMicroRows && left <= kMicroRows / 3 ? left : 0;
+  }
   RF_MEMBER int64_t tiles() const {
-    return lines * cut_count(width, kMicroRows);
+    int64_t down = columns_down();
+    return lines * cut_count(width - down, kMicroRows) + images * down * cut_count(rows, kMicroRows);
   }
   RF_MEMBER int64_t line(int64_t q) const {  // of the panel
     return q / rows * p.panel.image_stride + q % rows * p.grid.row_advance * p.panel.row_stride;
@@ -76,27 +83,45 @@ struct DirectStrip {
 
   // All tiles of pixels with the column tiles [first, last).
   RF_MEMBER void multiply_all(MicroTile<A>& t, FinishState<A>* states, int64_t first, int64_t last) const {
-    const Cuts cuts(width);
+    const int64_t down = columns_down();
+    const Cuts cuts(width - down), pieces(rows);
     for (int64_t group = 0; group < p.grid.groups || group == 0; group += p.chunk) {
       t.offsets = p.grid.offsets + group;
       t.groups = minimum(p.chunk, p.grid.groups - group);
       t.accumulate = group > 0;
-      int64_t q = 0;
+      int64_t q = 0, pixel = 0;
       if (2 * width <= kMicroRows) {  // two narrow lines fill a tile
-        for (; q + 2 <= lines; q += 2) {
+        for (; q + 2 <= lines; q += 2, pixel += 2 * width) {
           t.a[0] = panel + line(q);
           t.a[1] = panel + line(q + 1);
-          multiply(t, states, first, last, group, q * width, run(q, 0, width), run(q + 1, 0, width));
+          multiply(t, states, first, last, group, pixel, run(q, 0, width), run(q + 1, 0, width));
         }
       }
+      auto tile = [&](const A* a, Run run) __attribute__((always_inline)) {
+        t.a[0] = a;
+        t.a[1] = a + (run.rows + 1) / 2 * t.row;
+        multiply(t, states, first, last, group, pixel, run, {});
+        pixel += run.rows;
+      };
       for (; q < lines; ++q) {
-        const A* source = panel + line(q);
         for (int64_t i = 0; i < cuts.count; ++i) {
-          int64_t begin = cuts.begin(i), count = cuts.rows(i);
-          t.a[0] = source + begin * t.row;
-          t.a[1] = t.a[0] + (count + 1) / 2 * t.row;
-          multiply(t, states, first, last, group, q * width + begin, run(q, begin, count), {});
+          tile(panel + line(q) + cuts.begin(i) * t.row, run(q, cuts.begin(i), cuts.rows(i)));
         }
+      }
+      if (down > 0) {
+        const int64_t row = t.row;
+        t.row = p.grid.row_advance * p.panel.row_stride;
+        for (q = 0; q < lines; q += rows) {
+          for (int64_t column = width - down; column < width; ++column) {
+            for (int64_t i = 0; i < pieces.count; ++i) {
+              int64_t first_line = q + pieces.begin(i);
+              Run pixels = run(first_line, column, pieces.rows(i));
+              pixels.pixel_step = p.grid.y_step * p.result.width;
+              tile(panel + line(first_line) + column * row, pixels);
+            }
+          }
+        }
+        t.row = row;
       }
     }
   }
