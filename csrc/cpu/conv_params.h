@@ -214,6 +214,7 @@ struct WinogradWgradParams {
   WinogradTiles tiles, draw_tiles;  // data null: each worker's own
   int64_t block;                    // the one that tiles holds
   int64_t parts;                    // of the blocks over workers
+  int64_t squares_across;           // of a task on a shared block, and as many downwards
   void* workspace;
   int64_t workspace_stride, panel_offset, tiles_offset, draw_tiles_offset, sums_offset;
   void* sums;                       // [parts][sums_stride], in the order of packed weights; null: written at once

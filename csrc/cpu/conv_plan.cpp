@@ -199,7 +199,7 @@ WinogradPlan plan_winograd_wgrad(int64_t images, int64_t tile_rows, int64_t tile
   int64_t row_bytes = 36 * (channels + filters) * tile_columns * element_bytes, rows = images * tile_rows;
   WinogradPlan plan{};
   plan.blocks = cut_rows(rows, row_bytes, caches.l2, threads);
-  plan.shared = channels * filters > 128 * 128 || unbalanced(rows, plan.blocks, threads);
+  plan.shared = 36 * channels * filters * element_bytes > 2 * caches.l2 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 2, 1);
   }

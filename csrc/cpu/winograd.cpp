@@ -183,12 +183,15 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& wh
     p.draw_tiles.data = allocate(draw_elements * acc_size(dtype));
   }
   int64_t squares = column_tiles * p.panel.blocks, square = kBlock * columns;
+  // Two by two read each tile half as often, while their sums stay in a core's cache: if there are enough for all.
+  auto tasks = [&](int64_t across) { return ceil_div(column_tiles, across) * ceil_div(p.panel.blocks, across); };
+  p.squares_across = tasks(2) >= 2 * max_threads() ? 2 : 1;
   Layout layout(dtype);
   p.panel_offset = layout.add(
       std::max(p.panel.blocks * p.panel.block_stride, p.draw_panel.blocks * p.draw_panel.block_stride));
   p.tiles_offset = layout.add(plan.shared ? 0 : elements);
   p.draw_tiles_offset = layout.add(plan.shared ? 0 : draw_elements);
-  p.sums_offset = layout.add(plan.shared ? (kWinogradPlaces + 9) * square
+  p.sums_offset = layout.add(plan.shared ? (p.squares_across * p.squares_across * kWinogradPlaces + 9) * square
                                          : kWinogradPlaces * (squares * square + kPad));
   p.workspace_stride = layout.bytes();
   p.workspace = allocate(max_threads() * layout.bytes());
@@ -208,7 +211,7 @@ void conv_wgrad_winograd(DType dtype, const ConvShape& shape, const ConvPlan& wh
     int64_t count = block_begin(all, rows.blocks, p.block + 1) - block_begin(all, rows.blocks, p.block);
     p.last = p.block + 1 == rows.blocks;
     run_tasks(kernels.winograd_wgrad_input[index], p, count);
-    run_tasks(kernels.winograd_wgrad_output[index], p, squares);
+    run_tasks(kernels.winograd_wgrad_output[index], p, tasks(p.squares_across));
   }
 }
 

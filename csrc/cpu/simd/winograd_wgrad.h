@@ -1,22 +1,45 @@
 // Gradients of the weights by Winograd's products: sums[place][c][k] of transformed operand and gradient over the tiles.
 
-// The sums of one block of channels and one column tile, in all places: places [place * place_stride] of [kBlock][columns].
+// `count` tiles in equal groups, between which memory can be asked for.
+struct TileGroups {
+  static constexpr int64_t kMost = 64;
+  int64_t count, depth, offsets[kMost];
+
+  TileGroups(int64_t tiles) : count(1), depth(tiles) {
+    for (int64_t d = 32; d >= 8 && count == 1; --d) {
+      if (tiles % d == 0 && tiles / d <= kMost) {
+        count = tiles / d;
+        depth = d;
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      offsets[i] = i * depth * kBlock;
+    }
+  }
+};
+
+// What all products of sums over the tiles have in common.
 template <typename A>
-RF_INLINE void multiply_tiles(const WinogradTiles& operand, const WinogradTiles& draw, int64_t block, int64_t tile,
-                              int64_t place, int64_t count, A* sums, bool accumulate, Ahead& ahead) {
-  constexpr int64_t kColumns = kMicroColumns<A>;
-  int64_t zero = 0, channel = tile * kColumns;
+RF_INLINE MicroTile<A> sums_over(const TileGroups& groups, const WinogradTiles& draw) {
   MicroTile<A> t{};
   t.row = 1;
   t.step = kBlock;
-  t.offsets = &zero;
-  t.groups = 1;
-  t.depth = count;
-  t.b = (const A*)draw.data + place * draw.place_stride + channel / kBlock * draw.block_stride + channel % kBlock;
+  t.offsets = groups.offsets;
+  t.groups = groups.count;
+  t.depth = groups.depth;
   t.b_step = kBlock;
-  t.b_second = kColumns > kBlock ? draw.block_stride : kLanes<A>;
-  t.c_row = kColumns;
-  t.accumulate = accumulate;
+  t.b_second = kMicroColumns<A> > kBlock ? draw.block_stride : kLanes<A>;
+  t.c_row = kMicroColumns<A>;
+  return t;
+}
+
+// The sums of one block of channels and one column tile, in one place.
+template <typename A>
+RF_INLINE void multiply_tiles(MicroTile<A>& t, const WinogradTiles& operand, const WinogradTiles& draw, int64_t block,
+                              int64_t tile, int64_t place, A* sums, Ahead& ahead) {
+  constexpr int64_t kColumns = kMicroColumns<A>;
+  int64_t channel = tile * kColumns;
+  t.b = (const A*)draw.data + place * draw.place_stride + channel / kBlock * draw.block_stride + channel % kBlock;
   const A* a = (const A*)operand.data + place * operand.place_stride + block * operand.block_stride;
   const Cuts cuts(kBlock);
   for (int64_t i = 0; i < cuts.count; ++i) {
@@ -84,18 +107,20 @@ void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t
   for (; block < end; ++block) {
     transform_block<T, false>(p.operand, p.panel, p.rows, block, m.panel, m.tiles);
     transform_block<T, true>(p.draw, p.draw_panel, p.rows, block, m.panel, m.draw_tiles);
-    int64_t count = BlockRows(p.rows, p.operand.images, block).count * p.rows.columns;
+    const TileGroups groups(BlockRows(p.rows, p.operand.images, block).count * p.rows.columns);
     Ahead ahead;
     if (block + 1 < end) {
       add_block(ahead, p.operand, sizeof(T), p.rows, block + 1);
       add_block(ahead, p.draw, sizeof(T), p.rows, block + 1);
-      ahead.spread(kWinogradPlaces * column_tiles * blocks * Cuts(kBlock).count);
+      ahead.spread(kWinogradPlaces * column_tiles * blocks * Cuts(kBlock).count * groups.count);
     }
+    MicroTile<A> t = sums_over<A>(groups, m.draw_tiles);
+    t.accumulate = block > first;
     for (int64_t place = 0; place < kWinogradPlaces; ++place) {
       for (int64_t tile = 0; tile < column_tiles; ++tile) {
         for (int64_t b = 0; b < blocks; ++b) {
-          multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count,
-                            m.sums + place * place_stride + (tile * blocks + b) * kSquare, block > first, ahead);
+          multiply_tiles<A>(t, m.tiles, m.draw_tiles, b, tile, place,
+                            m.sums + place * place_stride + (tile * blocks + b) * kSquare, ahead);
         }
       }
     }
@@ -106,7 +131,7 @@ void winograd_wgrad_blocks(const WinogradWgradParams& p, int64_t worker, int64_t
   }
 }
 
-// A block by all workers: first its tile rows, then squares of kBlock channels by a column tile.
+// A block by all workers: first its tile rows, then some squares, of kBlock channels by a column tile, that share their tiles.
 template <typename T>
 void winograd_wgrad_input(const WinogradWgradParams& p, int64_t worker, int64_t task) {
   using A = Acc<T>;
@@ -122,17 +147,46 @@ void winograd_wgrad_input(const WinogradWgradParams& p, int64_t worker, int64_t 
 template <typename T>
 void winograd_wgrad_output(const WinogradWgradParams& p, int64_t worker, int64_t task) {
   using A = Acc<T>;
-  constexpr int64_t kSquare = kBlock * kMicroColumns<A>;
+  constexpr int64_t kColumns = kMicroColumns<A>, kSquare = kBlock * kColumns;
   WgradMemory<A> m(p, worker);
-  int64_t tile = task / p.panel.blocks, b = task % p.panel.blocks;
-  Ahead none;
-  int64_t count = BlockRows(p.rows, p.operand.images, p.block).count * p.rows.columns;
+  int64_t blocks = p.panel.blocks, column_tiles = cut_count(p.draw.channels, kColumns);
+  const int64_t across = p.squares_across, tasks = cut_count(blocks, across);
+  int64_t first_tile = task / tasks * across, last_tile = minimum(first_tile + across, column_tiles);
+  int64_t first_block = task % tasks * across, last_block = minimum(first_block + across, blocks);
+  int64_t squares = (last_tile - first_tile) * (last_block - first_block);
+  const TileGroups groups(BlockRows(p.rows, p.operand.images, p.block).count * p.rows.columns);
+  int64_t bytes = groups.count * groups.depth * kBlock * sizeof(A);
+  MicroTile<A> t = sums_over<A>(groups, m.draw_tiles);
   for (int64_t place = 0; place < kWinogradPlaces; ++place) {
-    multiply_tiles<A>(m.tiles, m.draw_tiles, b, tile, place, count, m.sums + place * kSquare, false, none);
+    Ahead ahead;
+    if (place + 1 < kWinogradPlaces && groups.count > 1) {
+      const A* operand = (const A*)m.tiles.data + (place + 1) * m.tiles.place_stride;
+      const A* draw = (const A*)m.draw_tiles.data + (place + 1) * m.draw_tiles.place_stride;
+      for (int64_t b = first_block; b < last_block; ++b) {
+        ahead.add(operand + b * m.tiles.block_stride, bytes);
+      }
+      for (int64_t c = first_tile * kColumns; c < last_tile * kColumns; c += kBlock) {
+        ahead.add(draw + c / kBlock * m.draw_tiles.block_stride, bytes);
+      }
+      ahead.spread(squares * Cuts(kBlock).count * groups.count);
+    }
+    A* sums = m.sums + place * kSquare;
+    for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+      for (int64_t b = first_block; b < last_block; ++b, sums += kWinogradPlaces * kSquare) {
+        multiply_tiles<A>(t, m.tiles, m.draw_tiles, b, tile, place, sums, ahead);
+      }
+    }
   }
-  A* weights = p.sums ? (A*)p.sums + task * 9 * kSquare : m.sums + kWinogradPlaces * kSquare;
-  transform_sums<A>(m.sums, kSquare, weights, p.block > 0);
-  if (p.last) {
-    unpack_square<T>(p.layout, tile, b, weights, (T*)p.weights);
+  const A* sums = m.sums;
+  for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+    for (int64_t b = first_block; b < last_block; ++b, sums += kWinogradPlaces * kSquare) {
+      int64_t square = tile * blocks + b;
+      A* weights = p.sums ? (A*)p.sums + square * 9 * kSquare
+                          : m.sums + across * across * kWinogradPlaces * kSquare;
+      transform_sums<A>(sums, kSquare, weights, p.block > 0);
+      if (p.last) {
+        unpack_square<T>(p.layout, tile, b, weights, (T*)p.weights);
+      }
+    }
   }
 }
