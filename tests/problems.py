@@ -120,8 +120,8 @@ POINTWISE = (
     _conv("1x1_splits", 1, 256, 5, 130, 1),  # the filters are shared out
 )
 
-# Lines a little longer than a tile of the CPU's registers, whose rest is taken downwards: of several images in a strip,
-# of strips of few rows, in chunks of channels, in the grids of a strided gradient.
+# Lines a little longer than a tile of the CPU's registers (of 6 pixels, or AVX-512's 14), whose rest is taken downwards:
+# in chunks of channels, in the grids of a strided gradient, and with several threads of several images or strips.
 NARROW = (
     _conv("lines_of_7", 5, 20, 7, 33, 3),
     _conv("lines_of_14", 2, 20, (40, 14), 33, 3),

@@ -14,7 +14,7 @@ unit whose batch norm is frozen (running statistics) saves its activated output 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 import torch
 import torch.distributed as dist
@@ -484,13 +484,22 @@ def _incoming(kernels, branch, dx, sums, want) -> Incoming:
     return Incoming(dx, out, None, unit.relu)
 
 
-def frozen_chain(spec: Chain, parameters) -> Callable[[Tensor], Tensor]:
-    """As residual_chain(spec, x, parameters), a function of x: of frozen units alone, whom nobody observes."""
+def frozen_chain(spec: Chain) -> Callable[[Tensor, Sequence[Tensor | None]], Tensor]:
+    """As residual_chain, of frozen units alone, whom nobody observes: a function of x and frozen_tensors(parameters)."""
     units = (*spec.units, *spec.projection)
-    weights, norms = [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
     geometry, eps = [n for unit in units for n in unit.geometry()], [unit.eps for unit in units]
-    chain, projection = ops.get(spec.backend).frozen_chain, bool(spec.projection)
-    return lambda x: chain(x, weights, norms, eps, geometry, projection, spec.identity)
+    projection, count = bool(spec.projection), len(units)
+
+    def run(x: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
+        kernels = ops.get(spec.backend)
+        return kernels.frozen_chain(x, tensors[:count], tensors[count:], eps, geometry, projection, spec.identity)
+
+    return run
+
+
+def frozen_tensors(parameters) -> list[Tensor | None]:
+    """The weights, then of each batch norm weight, bias, running mean and variance."""
+    return [weight for weight, _ in parameters] + [t for _, bn in parameters for t in bn]
 
 
 def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None = None):
@@ -504,7 +513,7 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
     units, last = (*spec.units, *spec.projection), len(spec.units) - 1
     if not any(unit.batch_stats for unit in units) and not spec.given and unobserved((x, *flat)):
-        return frozen_chain(spec, parameters)(x), [None] * len(units)
+        return frozen_chain(spec)(x, frozen_tensors(parameters)), [None] * len(units)
     link = handover.link(spec.backend, x, not spec.given)
     spec = spec if link is None else replace(spec, link=link)
     out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)

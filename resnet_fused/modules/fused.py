@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, Hashable, NamedTuple
+from typing import Callable, Hashable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,8 @@ class Prepared(NamedTuple):
 class Frozen(NamedTuple):
     """A unit of frozen batch norms, of whose input the size and the memory format are known."""
 
-    run: Callable[[Tensor], Tensor]
+    chain: Callable[[Tensor, Sequence[Tensor | None]], Tensor]
+    tensors: Sequence[Tensor | None]  # its weights and batch norms
     size: tuple[int, ...]  # of its output
     channels_last: bool  # its output
 
@@ -109,7 +110,7 @@ class Ahead(NamedTuple):
         if x.stride() != self.strides:  # engines differ in what a format is where there is one pixel, or one channel
             return self.module(x)
         self.module._note((), *self.choice)
-        return self.frozen.run(x)
+        return self.frozen.chain(x, self.frozen.tensors)
 
 
 class ChainUnit(NamedTuple):
@@ -319,7 +320,8 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
 
     def frozen(backend: str):
         channels_last = any(map(is_channels_last, (operand, *weights[:main])))
-        return Frozen(autograd.frozen_chain(spec_on(backend), parameters()), sizes[main - 1], channels_last)
+        chain, tensors = autograd.frozen_chain(spec_on(backend)), autograd.frozen_tensors(parameters())
+        return Frozen(chain, tensors, sizes[main - 1], channels_last)
 
     def problem():
         return problem_of(branches, main, identity, given, pool, operand, weights)

@@ -46,56 +46,88 @@ def run_stages(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> Tens
     return x
 
 
-class _Plan(NamedTuple):
-    """All units of an owner's stages for one kind of input, while their modules are what they were."""
+class _Kept(NamedTuple):
+    """An Ahead that keeps alive neither its module nor what it computes with."""
 
-    input: tuple
-    situation: Hashable
-    stages: tuple[nn.Module, ...]
+    ahead: Ahead
+    module: weakref.ref[FusedModule]
+    tensors: list[weakref.ref[Tensor] | None]
+
+    @classmethod
+    def of(cls, unit: Ahead) -> _Kept:
+        tensors = [None if t is None else weakref.ref(t) for t in unit.frozen.tensors]
+        frozen = unit.frozen._replace(tensors=())
+        return cls(unit._replace(module=None, frozen=frozen), weakref.ref(unit.module), tensors)
+
+    def get(self) -> Ahead:
+        tensors = [None if t is None else t() for t in self.tensors]
+        return self.ahead._replace(module=self.module(), frozen=self.ahead.frozen._replace(tensors=tensors))
+
+
+class _Plans(NamedTuple):
+    """All units of an owner's stages for each kind of input, while their modules are what they were."""
+
+    stages: list[weakref.ref[nn.Module]]
     snapshot: Snapshot
-    units: list[Ahead]
+    units: dict[Hashable, list[_Kept]]
+
+    def holds(self, stages: Sequence[nn.Module]) -> bool:
+        same = len(stages) == len(self.stages) and all(map(operator.is_, stages, [stage() for stage in self.stages]))
+        return same and self.snapshot.holds()
 
 
-_plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()
+_MOST_KINDS = 8  # of input
+_METHODS = (*CALLED, "members", "identity", "final_relu", "in_place_sum")
+# None: nothing is kept yet, for in the call before the modules were others, as those of functional_call always are.
+_plans: weakref.WeakKeyDictionary[nn.Module, _Plans | None] = weakref.WeakKeyDictionary()
 
 
 def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> list[Ahead]:
     """The first of the modules, those that can be prepared before any of them has run: in inference on a CPU.
 
     A convolution sweeps the caches, of Python's code and data too: to prepare a block takes longer behind one that has
-    run than behind one that was prepared, and longest of all what a small convolution takes. So all of them are kept
-    for the next call where nothing has changed.
+    run than behind one that was prepared, and either takes longer than a small convolution. So what was prepared is kept
+    for the next calls, as long as nothing has changed.
     """
     if torch.is_grad_enabled() or type(x) is not Tensor or x.device.type != "cpu":
         return []
     if dispatch.measures("cpu") or torch.is_autocast_enabled("cpu") or _is_watched():
         return []
-    kind, situation = (x.dtype, x.shape, x.stride()), dispatch.situation(x)
-    plan = _plans.get(owner)
-    if plan is not None and (plan.input, plan.situation) == (kind, situation) and _is_current(plan, stages):
-        return plan.units
-    _plans.pop(owner, None)
+    kind = (x.dtype, x.shape, x.stride(), dispatch.situation(x))
+    seen, plans = owner in _plans, _plans.get(owner)
+    if plans is not None:
+        units = [kept.get() for kept in plans.units.get(kind, ())]  # alive from here on, if the snapshot holds
+        if not plans.holds(stages):
+            plans = seen = None
+        elif units:
+            return units
+    units, is_whole = _prepare(x, stages)
+    if plans is None:
+        _plans[owner] = None
+        if seen and is_whole:
+            with contextlib.suppress(Exception):  # a tensor of some other kind
+                plans = _Plans(list(map(weakref.ref, stages)), Snapshot(stages, _METHODS), {})
+                units, is_whole = _prepare(x, stages)  # of what the snapshot shows, should another thread change it
+    if plans is not None and is_whole and plans.snapshot.holds():
+        while len(plans.units) >= _MOST_KINDS:
+            plans.units.pop(next(iter(plans.units)), None)
+        plans.units[kind] = list(map(_Kept.of, units))
+        _plans[owner] = plans
+    return units
+
+
+def _prepare(x: Tensor, stages: Sequence[nn.Module]) -> tuple[list[Ahead], bool]:
+    """The units, and whether these are all modules, and of kinds whose members depend on nothing else."""
     units: list[Ahead] = []
     modules = list(_opened(stages))
     for module in modules:
         if not isinstance(module, FusedModule) or not _is_plain(module):
-            return units
+            return units, False
         x = units[-1].frozen.empty(x) if units else x
         if (unit := module.ahead(x)) is None:
-            return units
+            return units, False
         units.append(unit)
-    if all(type(module) in (BasicBlock, Bottleneck) for module in modules):  # of others' members it is not known
-        with contextlib.suppress(ValueError):
-            _plans[owner] = _Plan(kind, situation, tuple(stages), Snapshot(stages, _METHODS), units)
-    return units
-
-
-_METHODS = (*CALLED, "members", "identity", "final_relu", "in_place_sum")
-
-
-def _is_current(plan: _Plan, stages: Sequence[nn.Module]) -> bool:
-    same = len(stages) == len(plan.stages) and all(map(operator.is_, stages, plan.stages))
-    return same and plan.snapshot.holds()
+    return units, bool(units) and all(type(module) in (BasicBlock, Bottleneck) for module in modules)
 
 
 def _is_watched() -> bool:

@@ -40,7 +40,9 @@ def test_split_work(layout, mode, threads):
 
 
 ENGINE_MODES = ["fprop_prologue", "fprop_residual_affine", "backward_everything"]
-SPLIT = [p for p in CPU_CONVS if p.id in ("wino_blocks", "wino_shared", "many_strips", "far_padding", "stem", "wide", "dw_splits", "dw_wide")]
+SPLIT_IDS = ("wino_blocks", "wino_shared", "many_strips", "far_padding", "stem", "wide", "dw_splits", "dw_wide", "lines_of_7",
+             "lines_of_14", "lines_of_8_deep")  # fmt: skip
+SPLIT = [p for p in CPU_CONVS if p.id in SPLIT_IDS]
 
 
 @pytest.mark.parametrize("mode", ENGINE_MODES)

@@ -47,7 +47,7 @@ def test_kernels(problem, layout, dtype, isa):
 
 
 CONV_IDS = ("wino_ragged", "wino_few_tiles", "wino_shared", "s2_odd", "folded_15", "narrow", "groups_wide", "dw_19_s2", "dw_35_dilated",
-            "dw_7x7", "dw_splits", "1x1_strips", "1x1_groups")  # fmt: skip
+            "dw_7x7", "dw_splits", "1x1_strips", "1x1_groups", "lines_of_7_and_8", "lines_of_15")  # fmt: skip
 CONV_SHAPES = [p for p in CPU_CONVS if p.id in CONV_IDS]
 CONV_MODES = ["fprop_prologue", "fprop_residual", "fprop_residual_affine", "backward_everything", "dgrad", "wgrad"]
 

@@ -332,3 +332,27 @@ def test_the_mode_comes_from_the_environment():
     with pytest.raises(ValueError, match="unknown mode 'often'"):
         with measuring("often"):
             pass
+
+
+def test_situation_is_another_when_choices_may_be(table):
+    x = torch.ones(1)
+    assert dispatch.situation(x) == dispatch.situation(torch.zeros(2, 3))
+    seen = [dispatch.situation(x)]
+    with resnet_fused.backend("reference"):
+        seen.append(dispatch.situation(x))
+    table.record("machine", "problem", {"cpu": 1.0})
+    seen.append(dispatch.situation(x))
+    resnet_fused.set_winograd(False)
+    seen.append(dispatch.situation(x))
+    resnet_fused.set_winograd(True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    seen.append(dispatch.situation(x))
+    torch.set_num_threads(threads)
+    with torch.autograd.graph.save_on_cpu():
+        seen.append(dispatch.situation(x))
+    assert dispatch.situation(x) == seen[2]
+    with dispatch.measuring("never"):
+        seen.append(dispatch.situation(x))
+    seen.append(dispatch.situation(x))
+    assert len(set(seen)) == len(seen) == 8

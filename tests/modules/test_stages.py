@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import re
+import weakref
 
 import pytest
 import torch
@@ -387,8 +389,7 @@ def test_units_are_kept_for_the_next_call():
     fused.eval(), eager.eval()
     x = _images()
     with torch.no_grad():
-        count, first = _new_call(fused, x)
-        assert count == 6
+        first = _keep(fused, x)
         count, second = _new_call(fused, x)
         assert count == 0 and second.equal(first)
         for parameter in (*fused.parameters(), *eager.parameters()):
@@ -399,14 +400,74 @@ def test_units_are_kept_for_the_next_call():
     assert _new_call(fused, x)[0] == 0  # in training units are not prepared ahead
     with torch.no_grad():
         assert _new_call(fused, x)[0] == 0
-        assert _new_call(fused, x[:1])[0] == 6  # another kind of input
-        assert _new_call(fused, x.to(memory_format=torch.channels_last))[0] == 6
-        copied = copy.deepcopy(fused)
-        assert _new_call(copied, x)[0] == 6
-    kept = len(stages._plans)
-    del fused, copied
+        others = x[:1], x.to(memory_format=torch.channels_last)
+        assert [_new_call(fused, other)[0] for other in others] == [6, 6]  # other kinds of input
+        assert [_new_call(fused, other)[0] for other in (*others, x)] == [0, 0, 0]
+        for size in range(32, 32 + 4 * stages._MOST_KINDS, 4):  # which are not kept without end
+            fused(x[:, :, :size])
+        assert len(stages._plans[fused].units) == stages._MOST_KINDS and _new_call(fused, x)[0] == 6
+        assert _new_call(copy.deepcopy(fused), x)[0] == 6
+
+
+def test_what_is_kept_keeps_nothing_alive():
+    """Neither the network, even where something below its stages refers to it, nor weights that it has no longer."""
+    _, fused = _pair()
+    fused.eval()
+    fused.layer1[0].register_state_dict_pre_hook(lambda *_, model=fused: None)
+    with torch.no_grad():
+        _keep(fused, _images())
+        conv = fused.layer1[0].conv1
+        weight = weakref.ref(conv.weight)
+        conv.weight = nn.Parameter(conv.weight * 2)
+        gc.collect()
+        assert weight() is None
+    network = weakref.ref(fused)
+    del fused, conv
     gc.collect()
-    assert len(stages._plans) == kept - 2
+    assert network() is None
+
+
+def _keep(fused, x):
+    """What a call gives of which the units are kept: the second of two on the same modules."""
+    assert _new_call(fused, x)[0] == 6
+    assert _new_call(fused, x)[0] >= 6
+    assert stages._plans[fused].units
+    return fused(x)
+
+
+def test_other_weights_at_every_call():
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    with torch.no_grad():
+        expected = _keep(fused, x)
+        for scale in (2.0, 3.0, 4.0, 1.0):
+            state = {name: p * scale for name, p in fused.named_parameters()}
+            other = copy.deepcopy(fused)
+            for name, parameter in other.named_parameters():
+                parameter.copy_(state[name])
+            assert torch.func.functional_call(fused, state, (x,)).equal(other(x))
+        assert _keep(fused, x).equal(expected)
+
+
+def test_modules_that_change_while_they_are_prepared_are_not_kept(monkeypatch):
+    _, fused = _pair()
+    fused.eval()
+    x, block = _images(), fused.layer1[0]
+    prepare = stages._prepare
+
+    def changing(*arguments):
+        result = prepare(*arguments)
+        block.bn1.weight = nn.Parameter(block.bn1.weight * 1.5)
+        return result
+
+    with torch.no_grad():
+        monkeypatch.setattr(stages, "_prepare", changing)
+        for _ in range(4):
+            fused(x)
+        monkeypatch.setattr(stages, "_prepare", prepare)
+        expected = copy.deepcopy(fused)(x)
+        assert all(fused(x).equal(expected) for _ in range(3))
 
 
 def _set(path, **values):
@@ -436,6 +497,19 @@ def _swap(model):
     model.layer1[0], model.layer1[1] = second, first
 
 
+def _reinsert(model):
+    first = model.layer1[0]
+    del model.layer1._modules["0"]
+    model.layer1.add_module("0", first)  # nn.Sequential runs its children by the order in which they came
+
+
+class _Weight(nn.Parameter):
+    """As a quantized or tracing parameter would be."""
+
+
+SAME_RESULT = ("class", "weight's strides", "weight's class")
+
+
 def _fresh_norm():
     torch.manual_seed(1)
     norm = nn.BatchNorm2d(64).double().eval()
@@ -456,6 +530,10 @@ CHANGES = {
         _set("layer4.0", bn1=nn.BatchNorm2d(256).double().eval())(model),
         _data("layer4.0.conv2.weight", lambda w: w[:, :256])(model),
     ),
+    "one weight's shape": _data("layer1.0.bn2.weight", lambda w: w[:32]),
+    "one weight's dtype": _data("layer2.0.bn2.weight", lambda w: w.float()),
+    "weight's class": lambda model: setattr(model.layer3[1].conv1.weight, "__class__", _Weight),
+    "children's order": _reinsert,
     "weight's strides": _data("layer1.0.conv1.weight", lambda w: w.transpose(0, 1)),
     "module": lambda model: _set("layer1.0", bn2=_fresh_norm())(model),
     "relu": _set("layer1.1", relu=nn.ReLU6()),
@@ -479,14 +557,19 @@ def test_kept_units_are_not_used_when_a_module_has_changed(change):
     fused.eval()
     x = _images()
     with torch.no_grad():
-        before = fused(x)
+        before = _keep(fused, x)
         assert _new_call(fused, x)[0] == 0
         CHANGES[change](fused)
-        count, out = _new_call(fused, x)
-        assert count > 0
         copied = copy.deepcopy(fused)
-        assert copied(x).equal(out)
-        if change not in ("class", "weight's strides"):
+        try:
+            expected = copied(x)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError, match=re.escape(str(error))):
+                fused(x)
+            return
+        count, out = _new_call(fused, x)
+        assert count > 0 and out.equal(expected)
+        if change not in SAME_RESULT:
             assert not torch.equal(out, before)
 
 
@@ -495,7 +578,7 @@ def test_kept_units_are_not_used_after_a_class_was_patched(monkeypatch):
     fused.eval()
     x = _images()
     with torch.no_grad():
-        before = fused(x)
+        before = _keep(fused, x)
         monkeypatch.setattr(modules.BasicBlock, "final_relu", lambda self: False)
         assert not fused(x).equal(before)
 
@@ -505,7 +588,7 @@ def test_kept_units_run_on_the_backend_asked_for():
     fused.eval()
     x = _images()
     with torch.no_grad():
-        fused(x)
+        _keep(fused, x)
         with resnet_fused.backend("reference"), fused_module.record() as records:
             fused(x)
             fused(x)
@@ -527,7 +610,28 @@ def test_a_subclass_is_asked_for_its_members_at_every_call():
     fused.layer1[0].__class__ = Alternating
     fused.eval()
     with torch.no_grad():
-        fused(_images())
-        before = Alternating.calls
-        fused(_images())
-    assert Alternating.calls > before
+        calls = []
+        for _ in range(4):
+            fused(_images())
+            calls.append(Alternating.calls)
+    assert len(set(calls)) == 4
+
+
+def _settings_that_mutate(model):
+    model.layer1[0].conv1.stride = [1, 1]
+
+
+def _sparse_buffer(model):
+    model.layer1[0].register_buffer("adjacency", torch.eye(3).to_sparse_csr())
+
+
+@pytest.mark.parametrize("change", (_settings_that_mutate, _sparse_buffer))
+def test_not_kept_where_changes_would_not_be_seen(change):
+    _, fused = _pair()
+    fused.eval()
+    x = _images()
+    with torch.no_grad():
+        expected = fused(x)
+        change(fused)
+        assert [fused(x).equal(expected) for _ in range(3)] == [True] * 3
+        assert stages._plans[fused] is None
