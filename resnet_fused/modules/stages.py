@@ -109,8 +109,8 @@ def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) ->
                 plans = _Plans(list(map(weakref.ref, stages)), Snapshot(stages, _METHODS), {})
                 units, is_whole = _prepare(x, stages)  # of what the snapshot shows, should another thread change it
     if plans is not None and is_whole and plans.snapshot.holds():
-        while len(plans.units) >= _MOST_KINDS:
-            plans.units.pop(next(iter(plans.units)), None)
+        for oldest in list(plans.units)[: 1 - _MOST_KINDS]:
+            plans.units.pop(oldest, None)
         plans.units[kind] = list(map(_Kept.of, units))
         _plans[owner] = plans
     return units
