@@ -43,6 +43,11 @@ class Snapshot:
         self._values = [weakref.ref(value) for value in values if value is not None]
         self._forms = list(map(_form, _tensors(values)))
 
+    def has(self, tensors: Iterable[Tensor | None]) -> bool:
+        """Whether all of them are its modules' own."""
+        known = {id(value()) for value in self._values}
+        return all(t is None or id(t) in known for t in tensors)
+
     def holds(self) -> bool:
         try:
             modules = [module() for module in self._modules]

@@ -107,8 +107,9 @@ def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) ->
         if seen and is_whole:
             with contextlib.suppress(Exception):  # a tensor of some other kind
                 plans = _Plans(list(map(weakref.ref, stages)), Snapshot(stages, _METHODS), {})
-                units, is_whole = _prepare(x, stages)  # of what the snapshot shows, should another thread change it
-    if plans is not None and is_whole and plans.snapshot.holds():
+                units, is_whole = _prepare(x, stages)  # of what the snapshot shows, or it will not hold
+    # Another thread may have lent the modules other tensors meanwhile, as functional_call does.
+    if plans is not None and is_whole and all(plans.snapshot.has(unit.frozen.tensors) for unit in units):
         for oldest in list(plans.units)[: 1 - _MOST_KINDS]:
             plans.units.pop(oldest, None)
         plans.units[kind] = list(map(_Kept.of, units))

@@ -384,6 +384,14 @@ def _new_call(fused, x):
     return len(prepared), out
 
 
+def _keep(fused, x):
+    """Two calls on the same modules, so that the units are kept, and the result of the next."""
+    assert _new_call(fused, x)[0] == 6
+    assert _new_call(fused, x)[0] == 12  # once more, when it was recorded what they are made of
+    assert stages._plans[fused].units
+    return fused(x)
+
+
 def test_units_are_kept_for_the_next_call():
     eager, fused = _pair()
     fused.eval(), eager.eval()
@@ -427,14 +435,6 @@ def test_what_is_kept_keeps_nothing_alive():
     assert network() is None
 
 
-def _keep(fused, x):
-    """What a call gives of which the units are kept: the second of two on the same modules."""
-    assert _new_call(fused, x)[0] == 6
-    assert _new_call(fused, x)[0] >= 6
-    assert stages._plans[fused].units
-    return fused(x)
-
-
 def test_other_weights_at_every_call():
     _, fused = _pair()
     fused.eval()
@@ -467,6 +467,28 @@ def test_modules_that_change_while_they_are_prepared_are_not_kept(monkeypatch):
             fused(x)
         monkeypatch.setattr(stages, "_prepare", prepare)
         expected = copy.deepcopy(fused)(x)
+        assert all(fused(x).equal(expected) for _ in range(3))
+
+
+def test_tensors_that_modules_are_lent_while_they_are_prepared_are_not_kept(monkeypatch):
+    _, fused = _pair()
+    fused.eval()
+    x, norm = _images(), fused.layer1[0].bn1
+    own, lent = norm.weight, nn.Parameter(norm.weight * 1.5)
+    prepare = stages._prepare
+
+    def lending(*arguments):
+        norm.weight = lent
+        result = prepare(*arguments)
+        norm.weight = own
+        return result
+
+    with torch.no_grad():
+        expected = copy.deepcopy(fused)(x)
+        monkeypatch.setattr(stages, "_prepare", lending)
+        for _ in range(3):
+            fused(x)
+        monkeypatch.setattr(stages, "_prepare", prepare)
         assert all(fused(x).equal(expected) for _ in range(3))
 
 
@@ -507,9 +529,6 @@ class _Weight(nn.Parameter):
     """As a quantized or tracing parameter would be."""
 
 
-SAME_RESULT = ("class", "weight's strides", "weight's class")
-
-
 def _fresh_norm():
     torch.manual_seed(1)
     norm = nn.BatchNorm2d(64).double().eval()
@@ -548,6 +567,7 @@ CHANGES = {
     "class": lambda model: setattr(model.layer4[0], "__class__", torchvision.models.resnet.BasicBlock),
     "table": lambda model: _set("layer1.0.bn1", _parameters=dict(_fresh_norm()._parameters))(model),
 }
+SAME_RESULT = ("class", "weight's strides", "weight's class")
 
 
 @pytest.mark.parametrize("change", CHANGES)
