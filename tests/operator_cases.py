@@ -196,8 +196,8 @@ def _backward(i, out=None, bn=False, relu=False, prologue=None, prologue_relu=Fa
     return Case("conv_backward", (*head, reduce, add, add_out, list(output_mask), *sums), length)
 
 
-def _chain(i, units, projection=False, identity=False, relu=True):
-    """`units` convolutions, all but the first 1x1."""
+def _chain(i, units, projection=False, identity=False, relu=True, another=False):
+    """`units` convolutions, all but the first 1x1; and another chain of one more, with an identity."""
     weights = [i.weight, *[i.pointwise] * (units - 1), *[i.weight] * projection]
     norm = [i.affine[1], i.affine[2], i.affine[0], i.affine[3].square()]
     stride, padding, dilation, groups = i.conv
@@ -206,9 +206,15 @@ def _chain(i, units, projection=False, identity=False, relu=True):
     for unit in range(1, units):
         geometry += [*pointwise, relu or unit + 1 < units]
     geometry += [*first, False] if projection else []
+    chains = [units, int(projection), int(identity)]
+    if another:
+        weights.append(i.pointwise)
+        geometry += [*pointwise, True]
+        chains += [1, 0, 1]
+        units += 1
     eps, geometry = [1e-3] * len(weights), [int(n) for n in geometry]
     length = i.weight[0].numel() + (units - 1) * i.pointwise[0].numel()
-    return Case("frozen_chain", (i.x, weights, norm * len(weights), eps, geometry, projection, identity), length)
+    return Case("frozen_chains", (i.x, weights, norm * len(weights), eps, geometry, chains), length)
 
 
 MODES = {
@@ -276,6 +282,7 @@ MODES = {
     "wgrad": lambda i: _backward(i, i.out, True, True, i.affine_x, True, half="wgrad"),
     "chain": lambda i: _chain(i, 1, relu=False),
     "chain_projection": lambda i: _chain(i, 2, projection=True),
+    "chain_projection_chain": lambda i: _chain(i, 2, projection=True, another=True),
     "chain_identity": lambda i: _chain(i, 3, identity=i.x.shape == i.raw.shape),
     "pool": lambda i: Case("stem_pool", (i.x, i.affine_x), 1),
     "pool_reduce": lambda i: Case(

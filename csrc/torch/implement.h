@@ -58,7 +58,7 @@ void implement(torch::Library& m) {
   m.impl("conv_backward", TORCH_FN(Operator<conv_backward<Convolving>>::call));
   m.impl("conv_dgrad", TORCH_FN(Operator<conv_dgrad<Convolving>>::call));
   m.impl("conv_wgrad", TORCH_FN(Operator<conv_wgrad<Convolving>>::call));
-  m.impl("frozen_chain", TORCH_FN(Operator<frozen_chain<Convolving>>::call));
+  m.impl("frozen_chains", TORCH_FN(Operator<frozen_chains<Convolving>>::call));
   m.impl("stem_pool", TORCH_FN(Operator<stem_pool<Device>>::call));
   m.impl("stem_pool_backward_reduce", TORCH_FN(Operator<stem_pool_backward_reduce<Device>>::call));
   m.impl("stem_pool_backward_apply", TORCH_FN(Operator<stem_pool_backward_apply<Device>>::call));

@@ -123,13 +123,14 @@ at::Tensor conv_wgrad(Device& device, const at::Tensor& grad, const OptionalTens
                       const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
                       at::IntArrayRef dilation, int64_t groups, const OptionalTensor& prologue, bool prologue_relu);
 
-// a_i = [relu] z_i(conv(a_{i-1}, weights[i])) from a_0 = x, and to the last, before its ReLU, is added z(conv(x)) by the
-// last weight (projection) or x (identity). For each weight: norms, 4: weight, bias, running mean and variance; eps;
-// geometry, 8: stride, padding and dilation, two each; groups; whether ReLU follows.
+// Chains one after another, of each a_i = [relu] z_i(conv(a_{i-1}, weights[i])) from its input a_0, and to the last,
+// before its ReLU, is added z(conv(a_0)) by a last weight (projection) or a_0 (identity). For each weight: norms, 4:
+// weight, bias, running mean and variance; eps; geometry, 8: stride, padding and dilation, two each; groups; whether ReLU
+// follows. For each chain: chains, 3: how many a_i; whether there is a projection, an identity.
 template <typename Device>
-at::Tensor frozen_chain(Device& device, const at::Tensor& x, at::TensorList weights,
+at::Tensor frozen_chains(Device& device, const at::Tensor& x, at::TensorList weights,
                         const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
-                        bool projection, bool identity);
+                        at::IntArrayRef chains);
 
 // MaxPool 3x3 / 2, padding 1, of relu(z(x)); index: uint8 like y, the winner's place 0..8 in its window, or
 // 255 where no gradient flows.

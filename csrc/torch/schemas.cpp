@@ -57,8 +57,8 @@ void define(torch::Library& m) {
       "Tensor? prologue, bool prologue_relu) -> Tensor dw",
       tags);
   m.def(
-      "frozen_chain(Tensor x, Tensor[] weights, Tensor?[] norms, float[] eps, SymInt[] geometry, bool projection, "
-      "bool identity) -> Tensor",
+      "frozen_chains(Tensor x, Tensor[] weights, Tensor?[] norms, float[] eps, SymInt[] geometry, int[] chains) "
+      "-> Tensor",
       tags);
   m.def("stem_pool(Tensor x, Tensor affine) -> (Tensor y, Tensor index)", tags);
   m.def("stem_pool_backward_reduce(Tensor grad, Tensor index, Tensor? x, Tensor? affine) -> Tensor sums", tags);

@@ -46,7 +46,7 @@ class Unit:
     group: dist.ProcessGroup | None = None  # whose batches together have the statistics; None: this process's alone
 
     def geometry(self) -> tuple[int, ...]:
-        """As frozen_chain takes it."""
+        """As frozen_chains takes it."""
         conv = self.conv
         return (*conv.stride, *conv.padding, *conv.dilation, conv.groups, self.relu)
 
@@ -484,22 +484,25 @@ def _incoming(kernels, branch, dx, sums, want) -> Incoming:
     return Incoming(dx, out, None, unit.relu)
 
 
-def frozen_chain(spec: Chain) -> Callable[[Tensor, Sequence[Tensor | None]], Tensor]:
-    """As residual_chain, of frozen units alone, whom nobody observes: a function of x and frozen_tensors(parameters)."""
-    units = (*spec.units, *spec.projection)
-    geometry, eps = [n for unit in units for n in unit.geometry()], [unit.eps for unit in units]
-    projection, count = bool(spec.projection), len(units)
+def frozen_chains(specs: Sequence[Chain]) -> Callable[[Tensor, list[Tensor], list[Tensor | None]], Tensor]:
+    """As residual_chain of one after another, of frozen units alone on one backend, whom nobody observes.
 
-    def run(x: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
-        kernels = ops.get(spec.backend)
-        return kernels.frozen_chain(x, tensors[:count], tensors[count:], eps, geometry, projection, spec.identity)
+    → a function of x and what frozen_tensors gives for all their parameters.
+    """
+    units = [unit for spec in specs for unit in (*spec.units, *spec.projection)]
+    geometry, eps = [n for unit in units for n in unit.geometry()], [unit.eps for unit in units]
+    chains = [int(n) for spec in specs for n in (len(spec.units), bool(spec.projection), spec.identity)]
+    (backend,) = {spec.backend for spec in specs}
+
+    def run(x: Tensor, weights: list[Tensor], norms: list[Tensor | None]) -> Tensor:
+        return ops.get(backend).frozen_chains(x, weights, norms, eps, geometry, chains)
 
     return run
 
 
-def frozen_tensors(parameters) -> list[Tensor | None]:
-    """The weights, then of each batch norm weight, bias, running mean and variance."""
-    return [weight for weight, _ in parameters] + [t for _, bn in parameters for t in bn]
+def frozen_tensors(parameters) -> tuple[list[Tensor], list[Tensor | None]]:
+    """The weights; and of each batch norm weight, bias, running mean and variance."""
+    return [weight for weight, _ in parameters], [t for _, bn in parameters for t in bn]
 
 
 def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None = None):
@@ -513,7 +516,7 @@ def residual_chain(spec: Chain, x: Tensor, parameters, shortcut: Tensor | None =
     flat = [t for weight, bn in parameters for t in (weight, *bn)]
     units, last = (*spec.units, *spec.projection), len(spec.units) - 1
     if not any(unit.batch_stats for unit in units) and not spec.given and unobserved((x, *flat)):
-        return frozen_chain(spec)(x, frozen_tensors(parameters)), [None] * len(units)
+        return frozen_chains([spec])(x, *frozen_tensors(parameters)), [None] * len(units)
     link = handover.link(spec.backend, x, not spec.given)
     spec = spec if link is None else replace(spec, link=link)
     out, _, *results = apply(_ResidualChain, _ResidualChainJvp, spec, x, shortcut, *flat)

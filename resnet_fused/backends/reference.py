@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from resnet_fused.backends import relu_mask
-from resnet_fused.backends.frozen_chain import run_frozen_chain
+from resnet_fused.backends.frozen_chains import run_frozen_chains
 
 NO_WINNER = 255  # stem_pool's index where no gradient flows
 
@@ -175,8 +175,8 @@ def _window_pixels(index: Tensor, width: int) -> Tensor:
     return (2 * rows - 1 + position // 3) * width + 2 * columns - 1 + position % 3
 
 
-def frozen_chain(*arguments):
-    return run_frozen_chain(conv_fprop, bn_finalize, *arguments)
+def frozen_chains(*arguments):
+    return run_frozen_chains(conv_fprop, bn_finalize, *arguments)
 
 
 def stem_pool(x, affine):

@@ -28,8 +28,7 @@ SCHEMAS = (
     "conv_wgrad(Tensor grad, Tensor? out, Tensor? raw, Tensor? affine, Tensor? means, bool relu, "
     "Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, "
     "Tensor? prologue, bool prologue_relu) -> Tensor dw",
-    "frozen_chain(Tensor x, Tensor[] weights, Tensor?[] norms, float[] eps, SymInt[] geometry, bool projection, "
-    "bool identity) -> Tensor",
+    "frozen_chains(Tensor x, Tensor[] weights, Tensor?[] norms, float[] eps, SymInt[] geometry, int[] chains) -> Tensor",
     "stem_pool(Tensor x, Tensor affine) -> (Tensor y, Tensor index)",
     "stem_pool_backward_reduce(Tensor grad, Tensor index, Tensor? x, Tensor? affine) -> Tensor sums",
     "stem_pool_backward_apply(Tensor grad, Tensor index, SymInt[] input_size, Tensor? x, Tensor? affine, "

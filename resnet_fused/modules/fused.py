@@ -87,8 +87,9 @@ class Prepared(NamedTuple):
 class Frozen(NamedTuple):
     """A unit of frozen batch norms, of whose input the size and the memory format are known."""
 
-    chain: Callable[[Tensor, Sequence[Tensor | None]], Tensor]
-    tensors: Sequence[Tensor | None]  # its weights and batch norms
+    chain: autograd.Chain
+    weights: list[Tensor]
+    norms: list[Tensor | None]
     size: tuple[int, ...]  # of its output
     channels_last: bool  # its output
 
@@ -105,12 +106,6 @@ class Ahead(NamedTuple):
     strides: tuple[int, ...]  # of the input that it was chosen for
     choice: dispatch.Choice
     frozen: Frozen
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.stride() != self.strides:  # engines differ in what a format is where there is one pixel, or one channel
-            return self.module(x)
-        self.module._note((), *self.choice)
-        return self.frozen.chain(x, self.frozen.tensors)
 
 
 class ChainUnit(NamedTuple):
@@ -241,6 +236,10 @@ class FusedModule(nn.Module):
         """Which unit this call runs, of modules that run several."""
         return ""
 
+    def note_ahead(self, choice: dispatch.Choice) -> None:
+        """That a unit prepared by `ahead` runs."""
+        self._note((), *choice)
+
     def _note(self, call: tuple, backend: str | None, reason: str) -> None:
         if _records is not None:
             _records.append(Record(self, backend, reason, self.unit_name(*call)))
@@ -320,8 +319,7 @@ def prepare_chain(x: Tensor, chain: ChainUnit) -> Prepared:
 
     def frozen(backend: str):
         channels_last = any(map(is_channels_last, (operand, *weights[:main])))
-        chain, tensors = autograd.frozen_chain(spec_on(backend)), autograd.frozen_tensors(parameters())
-        return Frozen(chain, tensors, sizes[main - 1], channels_last)
+        return Frozen(spec_on(backend), *autograd.frozen_tensors(parameters()), sizes[main - 1], channels_last)
 
     def problem():
         return problem_of(branches, main, identity, given, pool, operand, weights)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from itertools import chain
-from operator import is_, itemgetter
-from typing import Any, Iterable
+from itertools import chain, compress, repeat
+from operator import attrgetter, is_, is_not, itemgetter
+from typing import Any, Iterable, Sequence
 
 from torch import Tensor, nn
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 _HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORM = attrgetter("dtype", "device", "shape")
 _CONSTANTS = (bool, int, float, str, tuple, type(None))
 
 
@@ -29,19 +30,20 @@ class Snapshot:
         self._modules = list(map(weakref.ref, modules))
         self._classes = list(map(type, modules))
         self._methods = [(kind, name, getattr(kind, name, None)) for kind in set(self._classes) for name in methods]
-        self._names = list(map(list, spaces))
+        self._names = _keys(spaces)
         # What torch keeps of a module, by names that begin so, is compared apart, or is none of what a call depends on.
-        own = [[name for name in names if not name.startswith("_")] for names in self._names]
+        own = [[name for name in space if not name.startswith("_")] for space in spaces]
         self._getters = [itemgetter(*names) if names else len for names in own]
         self._attributes = [get(space) for get, space in zip(self._getters, spaces)]
         if not all(isinstance(space[name], _CONSTANTS) for names, space in zip(own, spaces) for name in names):
             raise ValueError("attributes may change and remain the same objects")
         tables = _tables(spaces)
-        self._keys = list(map(list, tables))
+        self._keys = _keys(tables)
         values = list(chain.from_iterable(map(dict.values, tables)))
-        self._held = list(map(_is_held, values))
+        self._held = list(map(is_not, values, repeat(None)))
         self._values = [weakref.ref(value) for value in values if value is not None]
-        self._forms = list(map(_form, _tensors(values)))
+        self._is_tensor = [isinstance(value, Tensor) for value in values]
+        self._forms = _forms(list(compress(values, self._is_tensor)))
 
     def has(self, tensors: Iterable[Tensor | None]) -> bool:
         """Whether all of them are its modules' own."""
@@ -57,13 +59,13 @@ class Snapshot:
             return (
                 all(map(is_, map(type, modules), self._classes))
                 and all([getattr(kind, name, None) is method for kind, name, method in self._methods])
-                and list(map(list, spaces)) == self._names
+                and _keys(spaces) == self._names
                 and [get(space) for get, space in zip(self._getters, spaces)] == self._attributes
                 and not any(chain.from_iterable(map(_HOOKS, spaces)))
-                and list(map(list, tables)) == self._keys
-                and list(map(_is_held, values)) == self._held
-                and all(map(is_, filter(_is_held, values), [value() for value in self._values]))
-                and list(map(_form, _tensors(values))) == self._forms
+                and _keys(tables) == self._keys
+                and list(map(is_not, values, repeat(None))) == self._held
+                and all(map(is_, compress(values, self._held), [value() for value in self._values]))
+                and _forms(list(compress(values, self._is_tensor))) == self._forms
             )
         except Exception:  # modules that are gone, values that cannot be compared
             return False
@@ -73,13 +75,9 @@ def _tables(spaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [space[name] for name in _TABLES for space in spaces]
 
 
-def _is_held(value: object) -> bool:
-    return value is not None
+def _keys(tables: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
+    return list(map(len, tables)), list(chain.from_iterable(tables))
 
 
-def _tensors(values: list) -> list[Tensor]:
-    return [t for t in values if isinstance(t, Tensor) and t.dim() > 0]  # not counts of batches
-
-
-def _form(t: Tensor) -> tuple:
-    return type(t), t.dtype, t.device, t.shape, t.stride()
+def _forms(tensors: list[Tensor]) -> tuple[list, ...]:
+    return list(map(type, tensors)), list(map(_FORM, tensors)), list(map(Tensor.stride, tensors))

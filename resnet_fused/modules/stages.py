@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import operator
 import weakref
-from typing import Hashable, Iterator, NamedTuple, Sequence
+from typing import Callable, Hashable, Iterator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,9 @@ def run_stages(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> Tens
         return x
     with handover.together():
         ahead = _prepared_ahead(x, stages, owner)
-        for unit in ahead:
-            x = unit(x)
-        for module in itertools.islice(_opened(stages), len(ahead), None):
+        for run in ahead:
+            x = run(x)
+        for module in itertools.islice(_opened(stages), sum(len(run.modules) for run in ahead), None):
             if _keeps_nothing(module):
                 x = module(x)
             else:
@@ -46,30 +46,64 @@ def run_stages(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> Tens
     return x
 
 
-class _Kept(NamedTuple):
-    """An Ahead that keeps alive neither its module nor what it computes with."""
+class _Run(NamedTuple):
+    """Units prepared ahead that follow each other, in one call of an operator."""
 
-    ahead: Ahead
-    module: weakref.ref[FusedModule]
-    tensors: list[weakref.ref[Tensor] | None]
+    modules: list[FusedModule]
+    choices: list[dispatch.Choice]
+    strides: tuple[int, ...]  # of the input that they were chosen for
+    chains: Callable[[Tensor, list[Tensor], list[Tensor | None]], Tensor]
+    weights: list[Tensor]
+    norms: list[Tensor | None]
 
     @classmethod
-    def of(cls, unit: Ahead) -> _Kept:
-        tensors = [None if t is None else weakref.ref(t) for t in unit.frozen.tensors]
-        frozen = unit.frozen._replace(tensors=())
-        return cls(unit._replace(module=None, frozen=frozen), weakref.ref(unit.module), tensors)
+    def of(cls, units: Sequence[Ahead]) -> _Run:
+        frozen = [unit.frozen for unit in units]
+        chains = autograd.frozen_chains([each.chain for each in frozen])
+        weights, norms = [t for each in frozen for t in each.weights], [t for each in frozen for t in each.norms]
+        modules, strides, choices, _ = zip(*units)
+        return cls(list(modules), list(choices), strides[0], chains, weights, norms)
 
-    def get(self) -> Ahead:
-        tensors = [None if t is None else t() for t in self.tensors]
-        return self.ahead._replace(module=self.module(), frozen=self.ahead.frozen._replace(tensors=tensors))
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.stride() != self.strides:
+            for module in self.modules:
+                x = module(x)
+            return x
+        for module, choice in zip(self.modules, self.choices):
+            module.note_ahead(choice)
+        return self.chains(x, self.weights, self.norms)
+
+    def kept(self) -> _Run:
+        """The same, keeping alive neither its modules nor what it computes with."""
+        return self._replace(
+            modules=list(map(_weak, self.modules)),
+            weights=list(map(_weak, self.weights)),
+            norms=list(map(_weak, self.norms)),
+        )
+
+    def alive(self) -> _Run:
+        """Of what was kept."""
+        return self._replace(
+            modules=[ref() for ref in self.modules],
+            weights=[ref() for ref in self.weights],
+            norms=[ref() for ref in self.norms],
+        )
+
+
+def _weak(value: object) -> Callable[[], object]:
+    return _nothing if value is None else weakref.ref(value)
+
+
+def _nothing() -> None:
+    return None
 
 
 class _Plans(NamedTuple):
-    """All units of an owner's stages for each kind of input, while their modules are what they were."""
+    """What an owner's stages are for each kind of input, while their modules are what they were."""
 
     stages: list[weakref.ref[nn.Module]]
     snapshot: Snapshot
-    units: dict[Hashable, list[_Kept]]
+    runs: dict[Hashable, list[_Run]]
 
     def holds(self, stages: Sequence[nn.Module]) -> bool:
         same = len(stages) == len(self.stages) and all(map(operator.is_, stages, [stage() for stage in self.stages]))
@@ -77,12 +111,13 @@ class _Plans(NamedTuple):
 
 
 _MOST_KINDS = 8  # of input
+_SMALL_BATCH = 8
 _METHODS = (*CALLED, "members", "identity", "final_relu", "in_place_sum")
 # None: nothing is kept yet, for in the call before the modules were others, as those of functional_call always are.
 _plans: weakref.WeakKeyDictionary[nn.Module, _Plans | None] = weakref.WeakKeyDictionary()
 
 
-def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> list[Ahead]:
+def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) -> list[_Run]:
     """The first of the modules, those that can be prepared before any of them has run: in inference on a CPU.
 
     A convolution sweeps the caches, of Python's code and data too: to prepare a block takes longer behind one that has
@@ -96,11 +131,11 @@ def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) ->
     kind = (x.dtype, x.shape, x.stride(), dispatch.situation(x))
     seen, plans = owner in _plans, _plans.get(owner)
     if plans is not None:
-        units = [kept.get() for kept in plans.units.get(kind, ())]  # alive from here on, if the snapshot holds
+        runs = [run.alive() for run in plans.runs.get(kind, ())]  # from here on, if the snapshot holds
         if not plans.holds(stages):
             plans = seen = None
-        elif units:
-            return units
+        elif runs:
+            return runs
     units, is_whole = _prepare(x, stages)
     if plans is None:
         _plans[owner] = None
@@ -108,13 +143,34 @@ def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) ->
             with contextlib.suppress(Exception):  # a tensor of some other kind
                 plans = _Plans(list(map(weakref.ref, stages)), Snapshot(stages, _METHODS), {})
                 units, is_whole = _prepare(x, stages)  # of what the snapshot shows, or it will not hold
+    runs = [_Run.of(list(together)) for together in _joined(x, units)]
     # Another thread may have lent the modules other tensors meanwhile, as functional_call does.
-    if plans is not None and is_whole and all(plans.snapshot.has(unit.frozen.tensors) for unit in units):
-        for oldest in list(plans.units)[: 1 - _MOST_KINDS]:
-            plans.units.pop(oldest, None)
-        plans.units[kind] = list(map(_Kept.of, units))
+    if plans is not None and is_whole and all(plans.snapshot.has(run.weights + run.norms) for run in runs):
+        for oldest in list(plans.runs)[: 1 - _MOST_KINDS]:
+            plans.runs.pop(oldest, None)
+        plans.runs[kind] = [run.kept() for run in runs]
         _plans[owner] = plans
-    return units
+    return runs
+
+
+def _joined(x: Tensor, units: list[Ahead]) -> Iterator[list[Ahead]]:
+    """The units that run in one call each.
+
+    What Python does between two blocks takes a sixth of a small convolution's time, behind one that has swept the
+    caches. Large batches are left divided, for Ctrl-C to be heard. So are units whose input may come in other strides
+    than it was expected in: engines differ in what a format is where there is one pixel, or one channel.
+    """
+    run: list[Ahead] = []
+    for unit in units:
+        if run:
+            before = run[-1]
+            foreseen = 1 not in before.frozen.size[1:] and unit.choice.backend == before.choice.backend
+            if not foreseen or len(x) > _SMALL_BATCH:
+                yield run
+                run = []
+        run.append(unit)
+    if run:
+        yield run
 
 
 def _prepare(x: Tensor, stages: Sequence[nn.Module]) -> tuple[list[Ahead], bool]:

@@ -38,10 +38,11 @@ conv_backward(grad, out, raw, affine, means, relu, x, weight, …, prologue, pro
     or, with sum_raw, where x = relu(z(sum_raw) + z(sum_raw2) or another term), masked by x after all:
     dx, sums = bn_backward_mask_reduce(dx, x, sum_raw, sum_affine, sum_raw2, sum_affine2)
 conv_dgrad(…) → dx, sums;  conv_wgrad(…) → dw: conv_backward's halves
-frozen_chain(x, weights, norms, eps, geometry, projection, identity) → out
-    relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics in one call: per convolution, the
-    projection's last, norms holds weight, bias, running mean and variance; geometry stride, padding, dilation (two
-    each), groups and whether ReLU follows
+frozen_chains(x, weights, norms, eps, geometry, chains) → out
+    one after another relu(z_n(conv_n(… relu(z_1(conv_1(x))))) + shortcut) with running statistics in one call: per
+    convolution, a chain's projection last, norms holds weight, bias, running mean and variance; geometry stride,
+    padding, dilation (two each), groups and whether ReLU follows; chains, per chain, n, whether there is a projection
+    (0 or 1), and whether the chain's input is added
 stem_pool(x, affine) → y, index: 3×3/2 max pool of relu(z(x)); index: winner's position 0…8, 255 where the maximum is 0
 stem_pool_backward_reduce(grad, index, x, affine) → sums
 stem_pool_backward_apply(grad, index, input_size, x, affine, means) → gradient of x, or of z(x) without x

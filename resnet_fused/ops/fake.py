@@ -110,10 +110,13 @@ def conv_wgrad(*arguments):
     return conv_backward(*arguments, False, None, None, (False, True))[1]
 
 
-def frozen_chain(x, weights, norms, eps, geometry, projection, identity):
-    for i in range(len(weights) - projection):
-        g = geometry[8 * i : 8 * i + 8]
-        x, _ = conv_fprop(x, weights[i], g[:2], g[2:4], g[4:6], g[6], None, False, False, None, None, None, False)
+def frozen_chains(x, weights, norms, eps, geometry, chains):
+    first = 0
+    for length, projection in zip(chains[::3], chains[1::3]):
+        for i in range(first, first + length):
+            g = geometry[8 * i : 8 * i + 8]
+            x, _ = conv_fprop(x, weights[i], g[:2], g[2:4], g[4:6], g[6], None, False, False, None, None, None, False)
+        first += length + projection
     return x
 
 
@@ -145,7 +148,7 @@ OPERATORS = (
     conv_backward,
     conv_dgrad,
     conv_wgrad,
-    frozen_chain,
+    frozen_chains,
     stem_pool,
     stem_pool_backward_reduce,
     stem_pool_backward_apply,

@@ -141,4 +141,4 @@ def test_triton_s_operators_are_nodes_of_make_fx(triton, tracing_mode):
     with resnet_fused.backend(triton), torch.no_grad():
         graph = make_fx(lambda x: block(x), tracing_mode=tracing_mode, _allow_non_fake_inputs=True)(x)
     operators = [node.target for node in graph.graph.nodes if node.op == "call_function"]
-    assert operators == [torch.ops.resnet_fused_triton.frozen_chain.default]
+    assert operators == [torch.ops.resnet_fused_triton.frozen_chains.default]

@@ -23,7 +23,7 @@ def test_against_float64(problem, layout, dtype):
 
     def check(mode):
         case = make_case(mode, problem, DTYPES[dtype], FORMATS[layout])
-        convolution = case.operator.startswith(("conv_", "frozen_chain"))
+        convolution = case.operator.startswith(("conv_", "frozen_chains"))
         factor = engine.factor(problem, DTYPES[dtype]) if convolution else DIRECT
         assert_memory_format(*check_oracle(case, ops.get("cpu"), factor))
 

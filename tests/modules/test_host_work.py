@@ -63,5 +63,5 @@ def test_inference_of_a_frozen_unit(kind):
     with torch.no_grad(), Calls() as calls:
         fused.eval()(x)
     if kind == "basic":
-        assert calls.working() == {"frozen_chain": 1}
+        assert calls.working() == {"frozen_chains": 1}
     assert sum(calls.working().values()) <= 6

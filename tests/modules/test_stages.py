@@ -228,9 +228,9 @@ def _ready(model, x):
     counts, prepare = [], stages._prepared_ahead
 
     def counting(*arguments):
-        units = prepare(*arguments)
-        counts.append(len(units))
-        return units
+        runs = prepare(*arguments)
+        counts.append(sum(len(run.modules) for run in runs))
+        return runs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "_prepared_ahead", counting)
@@ -276,6 +276,19 @@ def test_prepared_ahead(size, block, weights, image, monkeypatch):
         _assert_close([out], [eager(x)])
 
 
+# Large batches are left divided, for Ctrl-C; and what reads a single pixel, whose strides say little of its format.
+@pytest.mark.parametrize("size, batch, calls", ((64, 2, 1), (64, 9, 6), (16, 2, 3)))
+def test_units_run_in_one_call(size, batch, calls):
+    _, fused = _pair()
+    fused.eval()
+    x = torch.randn(batch, 3, size, size, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(3):  # prepared, kept and used again
+            with torch.profiler.profile() as profile:
+                fused(x)
+            assert sum("frozen_chains" in event.name for event in profile.events()) == calls
+
+
 def test_prepared_up_to_the_first_that_is_unusual():
     _, fused = _pair()
     fused.eval()
@@ -317,7 +330,7 @@ def test_graphs_have_nothing_of_what_is_prepared_ahead():
     with torch.no_grad():
         graph = make_fx(call, tracing_mode="symbolic", _allow_non_fake_inputs=True)(_images()).graph
         names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
-        assert sum("frozen_chain" in name for name in names) == 6 and not any("empty" in name for name in names)
+        assert sum("frozen_chains" in name for name in names) == 6 and not any("empty" in name for name in names)
         with FakeTensorMode(allow_non_fake_inputs=True):
             huge = torch.empty(10**6, 3, 224, 224, dtype=torch.float64)
             assert fused(huge).shape == (10**6, 5)
@@ -388,7 +401,7 @@ def _keep(fused, x):
     """Two calls on the same modules, so that the units are kept, and the result of the next."""
     assert _new_call(fused, x)[0] == 6
     assert _new_call(fused, x)[0] == 12  # once more, when it was recorded what they are made of
-    assert stages._plans[fused].units
+    assert stages._plans[fused].runs
     return fused(x)
 
 
@@ -413,7 +426,7 @@ def test_units_are_kept_for_the_next_call():
         assert [_new_call(fused, other)[0] for other in (*others, x)] == [0, 0, 0]
         for size in range(32, 32 + 4 * stages._MOST_KINDS, 4):  # which are not kept without end
             fused(x[:, :, :size])
-        assert len(stages._plans[fused].units) == stages._MOST_KINDS and _new_call(fused, x)[0] == 6
+        assert len(stages._plans[fused].runs) == stages._MOST_KINDS and _new_call(fused, x)[0] == 6
         assert _new_call(copy.deepcopy(fused), x)[0] == 6
 
 

@@ -23,7 +23,7 @@ from resnet_fused.backends.triton.bn_apply import bn_apply, bn_apply_mask
 from resnet_fused.backends.triton.bn_backward import bn_backward_apply, bn_backward_mask_reduce, bn_backward_reduce
 from resnet_fused.backends.triton.bn_statistics import bn_finalize, bn_statistics
 from resnet_fused.backends.triton.conv import conv_backward, conv_dgrad, conv_fprop, conv_wgrad
-from resnet_fused.backends.triton.frozen_chain import frozen_chain
+from resnet_fused.backends.triton.frozen_chains import frozen_chains
 from resnet_fused.backends.triton.stem_pool import stem_pool, stem_pool_backward_apply, stem_pool_backward_reduce
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "conv_dgrad",
     "conv_fprop",
     "conv_wgrad",
-    "frozen_chain",
+    "frozen_chains",
     "stem_pool",
     "stem_pool_backward_apply",
     "stem_pool_backward_reduce",
