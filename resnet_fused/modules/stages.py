@@ -143,7 +143,7 @@ def _prepared_ahead(x: Tensor, stages: Sequence[nn.Module], owner: nn.Module) ->
             with contextlib.suppress(Exception):  # a tensor of some other kind
                 plans = _Plans(list(map(weakref.ref, stages)), Snapshot(stages, _METHODS), {})
                 units, is_whole = _prepare(x, stages)  # of what the snapshot shows, or it will not hold
-    runs = [_Run.of(list(together)) for together in _joined(x, units)]
+    runs = list(map(_Run.of, _joined(x, units)))
     # Another thread may have lent the modules other tensors meanwhile, as functional_call does.
     if plans is not None and is_whole and all(plans.snapshot.has(run.weights + run.norms) for run in runs):
         for oldest in list(plans.runs)[: 1 - _MOST_KINDS]:
