@@ -17,8 +17,10 @@ at::Tensor frozen_chains(Device& device, const at::Tensor& x, at::TensorList wei
   int64_t count = weights.size(), in_chains = 0;
   TORCH_CHECK(!chains.empty() && chains.size() % kChain == 0, "expected three numbers for each chain");
   for (size_t chain = 0; chain < chains.size(); chain += kChain) {
-    TORCH_CHECK(chains[chain] > 0, "expected every chain to have a convolution");
-    in_chains += chains[chain] + (chains[chain + 1] != 0);
+    int64_t length = chains[chain], projection = chains[chain + 1], identity = chains[chain + 2];
+    TORCH_CHECK(0 < length && length <= count, "expected every chain to have convolutions of those given");
+    TORCH_CHECK((projection | identity | 1) == 1, "expected 0 or 1 for a chain's projection and its identity");
+    in_chains += length + projection;
   }
   TORCH_CHECK(in_chains == count && int64_t(norms.size()) == kNorm * count && int64_t(eps.size()) == count &&
                   int64_t(geometry.size()) == kGeometry * count,

@@ -111,7 +111,7 @@ class _Plans(NamedTuple):
 
 
 _MOST_KINDS = 8  # of input
-_SMALL_BATCH = 8
+_SMALL = 8 * 64 * 56 * 56  # elements: of eight images of 224 x 224 before the first stage
 _METHODS = (*CALLED, "members", "identity", "final_relu", "in_place_sum")
 # None: nothing is kept yet, for in the call before the modules were others, as those of functional_call always are.
 _plans: weakref.WeakKeyDictionary[nn.Module, _Plans | None] = weakref.WeakKeyDictionary()
@@ -157,15 +157,15 @@ def _joined(x: Tensor, units: list[Ahead]) -> Iterator[list[Ahead]]:
     """The units that run in one call each.
 
     What Python does between two blocks takes a sixth of a small convolution's time, behind one that has swept the
-    caches. Large batches are left divided, for Ctrl-C to be heard. So are units whose input may come in other strides
+    caches. Large inputs are left divided, for Ctrl-C to be heard. So are units whose input may come in other strides
     than it was expected in: engines differ in what a format is where there is one pixel, or one channel.
     """
     run: list[Ahead] = []
     for unit in units:
         if run:
-            before = run[-1]
-            foreseen = 1 not in before.frozen.size[1:] and unit.choice.backend == before.choice.backend
-            if not foreseen or len(x) > _SMALL_BATCH:
+            before = run[-1].frozen
+            foreseen = 1 not in before.size[1:] and all(len(weight) > 1 for weight in before.weights)
+            if x.numel() > _SMALL or not foreseen or unit.choice.backend != run[-1].choice.backend:
                 yield run
                 run = []
         run.append(unit)

@@ -276,17 +276,43 @@ def test_prepared_ahead(size, block, weights, image, monkeypatch):
         _assert_close([out], [eager(x)])
 
 
-# Large batches are left divided, for Ctrl-C; and what reads a single pixel, whose strides say little of its format.
-@pytest.mark.parametrize("size, batch, calls", ((64, 2, 1), (64, 9, 6), (16, 2, 3)))
-def test_units_run_in_one_call(size, batch, calls):
+def _calls(fused, x):
+    with torch.profiler.profile() as profile:
+        fused(x)
+    return sum("frozen_chains" in event.name for event in profile.events())
+
+
+# Large inputs are left divided, for Ctrl-C; and what reads a single pixel, whose strides say little of its format.
+@pytest.mark.parametrize("size, images, calls", ((64, 2, 1), (64, 3, 6), (16, 2, 3)))
+def test_units_run_in_one_call(size, images, calls, monkeypatch):
+    monkeypatch.setattr(stages, "_SMALL", 2 * 64 * 16 * 16)
     _, fused = _pair()
     fused.eval()
-    x = torch.randn(batch, 3, size, size, dtype=torch.float64)
+    x = torch.randn(images, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
-        for _ in range(3):  # prepared, kept and used again
-            with torch.profiler.profile() as profile:
-                fused(x)
-            assert sum("frozen_chains" in event.name for event in profile.events()) == calls
+        assert [_calls(fused, x) for _ in range(3)] == [calls] * 3  # prepared, kept and used again
+
+
+def test_units_behind_a_single_channel_run_apart():
+    """It leaves its block in a format that was not foreseen, for which they have to choose anew."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4).double()
+    blocks = [modules.Bottleneck(8, 1, downsample=nn.Sequential(nn.Conv2d(8, 4, 1, bias=False).double(), norm))]
+    stage = nn.Sequential(*blocks, modules.BasicBlock(4, 4), modules.BasicBlock(4, 4)).double().eval()
+    x = torch.randn(2, 8, 3, 9, dtype=torch.float64)
+    with torch.no_grad():
+        assert _calls(lambda x: run_stages(x, [stage], stage), x) == 3
+
+
+def test_units_of_several_backends(monkeypatch):
+    eager, fused = _pair()
+    eager.eval(), fused.eval()
+    backends = ["cpu", "cpu", "reference", "reference", "cpu", "reference", "cpu"]  # of the stem and the blocks
+    choose, left = dispatch.choose_for, list(backends)
+    monkeypatch.setattr(dispatch, "choose_for", lambda *call: choose(*call)._replace(backend=left.pop(0)))
+    with torch.no_grad(), fused_module.record() as records:
+        _assert_close([fused(_images())], [eager(_images())])
+    assert [record.backend for record in records] == backends
 
 
 def test_prepared_up_to_the_first_that_is_unusual():

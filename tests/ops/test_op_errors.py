@@ -22,6 +22,12 @@ def _backward(grad, relu=False, out=None, raw=None, reduce=False, add=None, add_
     )
 
 
+def _chains(*chains):
+    """Two convolutions 3 -> 3."""
+    weights, norms = [torch.randn(3, 3, 1, 1)] * 2, [*torch.ones(4, 3)] * 2
+    return CPU.frozen_chains(X, weights, norms, [1e-5] * 2, [1, 1, 0, 0, 1, 1, 1, 1] * 2, chains)
+
+
 GRAD = torch.randn(2, 5, 4, 4)
 CASES = {
     **{
@@ -39,6 +45,20 @@ CASES = {
             ("with a wrong second", (X, AFFINE, X, torch.ones(3, 3)), {}, r"sum_affine2 should have size \[4, 3\]"),
             ("with a prologue", (X, AFFINE), {"prologue": AFFINE}, "expected neither prologue nor reduce with sum_raw"),
             ("without dx", (X, AFFINE), {"mask": (False, True)}, "expected dx to be wanted with sum_raw"),
+        )
+    },
+    **{
+        f"chains {chains}": (lambda chains=chains: _chains(*chains), RuntimeError, words)
+        for chains, words in (
+            ((), "expected three numbers for each chain"),
+            ((2, 0), "expected three numbers for each chain"),
+            ((0, 1, 0, 1, 0, 0), "expected every chain to have convolutions"),
+            ((-1, 0, 0, 2, 0, 0), "expected every chain to have convolutions"),
+            ((2**63 - 1, 1, 0, 2**63 - 1, 1, 0, 2, 0, 0), "expected every chain to have convolutions"),
+            ((1, 2, 0), "expected 0 or 1"),
+            ((2, 0, -1), "expected 0 or 1"),
+            ((1, 0, 0), "each to be in a chain"),
+            ((2, 1, 0), "each to be in a chain"),
         )
     },
     "statistics of 3-D": (lambda: CPU.bn_statistics(X[0]), ValueError, r"expected 4D input \(got 3D input\)"),
