@@ -12,8 +12,8 @@ constexpr int64_t kChain = 3;     // convolutions one after another; whether the
 
 template <typename Device>
 at::Tensor frozen_chains(Device& device, const at::Tensor& x, at::TensorList weights,
-                        const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
-                        at::IntArrayRef chains) {
+                         const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
+                         at::IntArrayRef chains) {
   int64_t count = weights.size(), in_chains = 0;
   TORCH_CHECK(!chains.empty() && chains.size() % kChain == 0, "expected three numbers for each chain");
   for (size_t chain = 0; chain < chains.size(); chain += kChain) {

@@ -129,8 +129,8 @@ at::Tensor conv_wgrad(Device& device, const at::Tensor& grad, const OptionalTens
 // follows. For each chain: chains, 3: how many a_i; whether there is a projection, an identity.
 template <typename Device>
 at::Tensor frozen_chains(Device& device, const at::Tensor& x, at::TensorList weights,
-                        const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
-                        at::IntArrayRef chains);
+                         const c10::List<OptionalTensor>& norms, at::ArrayRef<double> eps, at::IntArrayRef geometry,
+                         at::IntArrayRef chains);
 
 // MaxPool 3x3 / 2, padding 1, of relu(z(x)); index: uint8 like y, the winner's place 0..8 in its window, or
 // 255 where no gradient flows.

@@ -74,20 +74,15 @@ class _Run(NamedTuple):
         return self.chains(x, self.weights, self.norms)
 
     def kept(self) -> _Run:
-        """The same, keeping alive neither its modules nor what it computes with."""
-        return self._replace(
-            modules=list(map(_weak, self.modules)),
-            weights=list(map(_weak, self.weights)),
-            norms=list(map(_weak, self.norms)),
-        )
+        """With references to its modules and tensors in their place, which keep nothing alive."""
+        return self._replace(**{name: list(map(_weak, getattr(self, name))) for name in _REFERRED})
 
     def alive(self) -> _Run:
-        """Of what was kept."""
-        return self._replace(
-            modules=[ref() for ref in self.modules],
-            weights=[ref() for ref in self.weights],
-            norms=[ref() for ref in self.norms],
-        )
+        """What was kept, as it was."""
+        return self._replace(**{name: [ref() for ref in getattr(self, name)] for name in _REFERRED})
+
+
+_REFERRED = ("modules", "weights", "norms")
 
 
 def _weak(value: object) -> Callable[[], object]:
