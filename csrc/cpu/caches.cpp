@@ -1,6 +1,7 @@
 // The caches of this machine.
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -39,10 +40,14 @@ constexpr int kNames[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEV
 constexpr int kNames[] = {-1, -1, -1};
 #endif
 
+// A third level of hundreds of megabytes is that of a hundred processors, most of which work for others.
+constexpr int64_t kMostShared = 32 << 20;
+
 }  // namespace
 
 Caches machine_caches() {
-  static const Caches caches{cache_size(2, kNames[1], 512 << 10), cache_size(3, kNames[2], 8 << 20),
+  static const Caches caches{cache_size(2, kNames[1], 512 << 10),
+                             std::min(cache_size(3, kNames[2], 8 << 20), kMostShared),
                              cache_size(1, kNames[0], 32 << 10)};
   return caches;
 }

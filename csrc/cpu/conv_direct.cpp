@@ -54,11 +54,11 @@ struct Product {
     bool pixelwise = grid.taps.size() == 1 && grid.taps[0].dy == 0 && grid.taps[0].dx == 0 && grid.row_advance == 1 &&
                      grid.column_advance == 1 && grid.height == operand.height && grid.width == operand.width;
     bool accumulated = dtype == DType::kFloat32 || dtype == DType::kFloat64;
-    // The lines of a tile's rows that share a set of the first-level cache, of eight ways: some are for the weights.
-    constexpr int64_t kSets = 4096, kWays = 6;
-    int64_t apart = std::gcd(operand.pitch * element_size(dtype), kSets);
+    // The lines of a tile's rows that share a set of the first-level cache: two of its ways are for the weights.
+    constexpr int64_t kSets = 4096;
+    int64_t apart = std::gcd(operand.pitch * element_size(dtype), kSets), ways = machine_caches().l1 / kSets - 2;
     return pixelwise && accumulated && operand.form == Form::kPlain && operand.channels % kBlock == 0 &&
-           active_kernels().micro_rows * apart <= kWays * kSets;
+           active_kernels().micro_rows * apart <= ways * kSets;
   }
 
   // All but the workers' memory, of which params.workspace_stride bytes are needed for each.
@@ -71,7 +71,7 @@ struct Product {
     int64_t columns = kernels.micro_columns[index], tiles = ceil_div(result.channels, columns);
     int64_t groups = g.offsets.size(), group_bytes = g.depth * columns * acc_size(dtype);
     // Whole pixels are written at a time where all the weights stay in the second-level cache.
-    bool pixels_first = tiles * groups * group_bytes <= machine_caches().l2 / 2;
+    bool pixels_first = tiles * groups * group_bytes <= resident_bytes(machine_caches());
     int64_t chunk = pixels_first ? groups : plan_chunk(groups, group_bytes, machine_caches());
     int64_t rows = chunk < groups ? s.images * s.rows * grid.width : kernels.micro_rows;
     int64_t panel_offset = round_up(rows * columns * acc_size(dtype), kLine);

@@ -19,11 +19,16 @@ static int64_t most_rows(int64_t rows, int64_t strip_rows, int threads) {
   return *std::max_element(of_thread.begin(), of_thread.end());
 }
 
-Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
-                   int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches) {
+int64_t resident_bytes(const Caches& caches) {
+  constexpr int64_t kMost = 512 << 10;
+  return std::min(caches.l2 / 2, kMost);
+}
+
+static Strips cut_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
+                         int64_t column_tiles, int64_t weight_bytes, int threads, int64_t panel_bytes) {
   constexpr int64_t kTasksPerThread = 4;  // of which the last to finish is waited for
   constexpr int64_t kSplitsPerThread = 2;  // fewer, because each packs its strip again
-  int64_t budget = caches.l2 / 2 / std::max<int64_t>(row_bytes, 1);  // rows of panels
+  int64_t budget = panel_bytes / std::max<int64_t>(row_bytes, 1);  // rows of panels
   int64_t image_rows = (rows - 1) * row_advance + row_span;
   int64_t strip_images = std::clamp<int64_t>(budget / image_rows, 1, images);
   int64_t fitting_rows = std::clamp<int64_t>((budget - row_span) / row_advance + 1, 1, rows), strip_rows = fitting_rows;
@@ -58,6 +63,12 @@ Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_
   return s;
 }
 
+Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
+                   int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches) {
+  return cut_strips(images, rows, row_bytes, row_advance, row_span, column_tiles, weight_bytes, threads,
+                    resident_bytes(caches));
+}
+
 int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
   if (groups * group_bytes <= 4 * caches.l1) {
     return std::max<int64_t>(groups, 1);
@@ -69,13 +80,13 @@ int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches) {
   // All sums are read and written once for each strip, so that strips are the longer the more of them there are.
-  Caches panels = caches;
-  if (sums_bytes > caches.l2 / 16) {
-    panels.l2 = sums_bytes <= 2 * caches.l2 ? std::max(caches.l2, caches.l3 / 16) : caches.l3 / 4;
-  } else {
-    panels.l2 = caches.l2 / 2;
+  int64_t panel_bytes = caches.l2 / 4;
+  if (sums_bytes > 2 * caches.l2) {
+    panel_bytes = caches.l3 / 8;
+  } else if (sums_bytes > caches.l2 / 16) {
+    panel_bytes = std::max(caches.l2 / 2, caches.l3 / 32);
   }
-  WgradPlan plan{plan_strips(images, rows, row_bytes, 1, 1, column_tiles, 0, 1, panels), 1};
+  WgradPlan plan{cut_strips(images, rows, row_bytes, 1, 1, column_tiles, 0, 1, panel_bytes), 1};
   Strips& s = plan.strips;
   // Sums that a core's cache does not hold are better divided among the workers than had by each.
   if (sums_bytes > caches.l2 / 2 || s.image_strips * s.row_strips < threads) {
@@ -183,9 +194,10 @@ static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
 
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
+  constexpr int64_t kBlockBytes = 320 << 10;  // at most: all the weights go past it
   int64_t row_bytes = 36 * channels * tile_columns * element_bytes, rows = images * tile_rows;
   WinogradPlan plan{};
-  plan.blocks = cut_rows(rows, row_bytes, caches.l2 * 5 / 8, threads);
+  plan.blocks = cut_rows(rows, row_bytes, std::min(caches.l2 * 5 / 8, kBlockBytes), threads);
   plan.shared = rows / plan.blocks * tile_columns < 14 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 3, 1);

@@ -17,14 +17,18 @@ struct Caches {  // bytes
 };
 Caches machine_caches();  // caches.cpp
 
+// What is read again and again while it is in a core's second-level cache may fill half of it. Of a large one that is more
+// than pays: hyperthreads share it, and results and operands stream through it.
+int64_t resident_bytes(const Caches& caches);
+
 struct Strips {
   int64_t images, rows;              // of one strip
   int64_t image_strips, row_strips;  // how many: along the images, along the rows
   int64_t splits;                    // of a strip's column tiles over tasks
 };
 
-// Strips whose panels fill at most half a core's second-level cache, and enough tasks for all threads. Where there are
-// more bytes of weights than of pixels, column tiles are split rather than strips, for each to read weights of its own.
+// Strips whose panels stay in a core's second-level cache, and enough tasks for all threads. Where there are more bytes
+// of weights than of pixels, column tiles are split rather than strips, for each to read weights of its own.
 Strips plan_strips(int64_t images, int64_t rows, int64_t row_bytes, int64_t row_advance, int64_t row_span,
                    int64_t column_tiles, int64_t weight_bytes, int threads, const Caches& caches);
 

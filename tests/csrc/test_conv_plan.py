@@ -199,3 +199,16 @@ def test_few_pixels_share_out_the_weights():
     assert few == {"images": 1, "rows": 14, "image_strips": 1, "row_strips": 1, "splits": 4}
     many = _cpu.plan_strips(**(layer | {"images": 16}), weight_bytes=2**20, threads=2, **CACHES)
     assert many["splits"] == 1 and many["image_strips"] * many["row_strips"] >= 8
+
+
+def test_large_second_level_caches_are_not_filled():
+    """Hyperthreads share them, and each of Winograd's blocks would take all the weights past a few tiles again."""
+    layer = {"images": 16, "rows": 56, "row_bytes": 56 * 256 * 4, "row_advance": 1, "row_span": 1, "column_tiles": 2,
+             "weight_bytes": 2**16, "threads": 2, "l3": 32 * MIB}  # fmt: skip
+    strips = _cpu.plan_strips(**layer, l2=2 * MIB)
+    assert strips == _cpu.plan_strips(**layer, l2=MIB)
+    assert strips["images"] * strips["rows"] * layer["row_bytes"] <= MIB / 2
+    for rows, channels in ((4, 256), (2, 512)):  # at 14 x 14 and 7 x 7
+        assert _cpu.plan_winograd(16, rows, rows, channels, 8, 2, l2=2 * MIB, l3=32 * MIB)["shared"]
+    small = _cpu.plan_winograd(16, 14, 14, 64, 2, 2, l2=2 * MIB, l3=32 * MIB)
+    assert not small["shared"] and 224 // small["blocks"] * 14 * 36 * 64 * 4 <= 320 * 1024
