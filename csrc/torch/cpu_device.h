@@ -8,6 +8,7 @@
 #include "allocator.h"
 #include "conv_arguments.h"
 #include "cpu_vectors.h"
+#include "weight_cache.h"
 
 namespace resnet_fused {
 
@@ -15,6 +16,9 @@ class CpuDevice {
  public:
   // A training step of ResNet-50 is no shorter with masks, and keeps 0.7 % more.
   static constexpr bool kMasks = false;
+
+  // What a chain's convolutions need of their weights, before the first.
+  using WeightsAhead = SampledWeights;
 
   explicit CpuDevice(const at::Tensor&) {}
 

@@ -16,6 +16,10 @@ class CudaDevice {
  public:
   static constexpr bool kMasks = true;  // of ReLUs behind sums, as bits
 
+  struct WeightsAhead {
+    explicit WeightsAhead(at::TensorList) {}
+  };
+
   explicit CudaDevice(const at::Tensor& x)
       : device_(x.device()),
         stream_(current_stream(x)),

@@ -4,8 +4,12 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
+
+#include "../cpu/parallel.h"
 
 namespace resnet_fused {
 namespace {
@@ -57,7 +61,6 @@ uint64_t sample_of(const Bits* data, int64_t filters, int64_t filter_size) {
 }
 
 uint64_t sample_of(const at::Tensor& w) {
-  // Only dense weights are kept, so that a filter's values follow each other in some order.
   int64_t filters = w.size(0), filter_size = w.numel() / std::max<int64_t>(filters, 1);
   const void* data = w.const_data_ptr();
   switch (w.element_size()) {
@@ -70,6 +73,18 @@ uint64_t sample_of(const at::Tensor& w) {
   }
 }
 
+// Only such weights are kept: a filter's values follow each other in some order.
+bool is_whole(const at::Tensor& w) {
+  return w.is_non_overlapping_and_dense() && w.stride(0) * w.size(0) == w.numel();
+}
+
+thread_local std::unordered_map<const c10::TensorImpl*, uint64_t> taken;
+
+uint64_t sample_taken_of(const at::Tensor& w) {
+  auto found = taken.find(w.unsafeGetTensorImpl());
+  return found != taken.end() ? found->second : sample_of(w);
+}
+
 void drop_dead() {
   for (auto it = entries().begin(); it != entries().end();) {
     it = it->second.weight.expired() ? entries().erase(it) : std::next(it);
@@ -79,12 +94,12 @@ void drop_dead() {
 }  // namespace
 
 cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
-  if (!weight_.is_non_overlapping_and_dense() || weight_.stride(0) * weight_.size(0) != weight_.numel()) {
+  if (!is_whole(weight_)) {
     return {nullptr, false};
   }
   c10::TensorImpl* tensor = weight_.unsafeGetTensorImpl();
   uint64_t version = weight_.is_inference() ? 0 : tensor->version_counter().current_version();
-  Identity now{weight_.const_data_ptr(), version, sample_of(weight_), tag, bytes, {}};
+  Identity now{weight_.const_data_ptr(), version, sample_taken_of(weight_), tag, bytes, {}};
   std::copy_n(weight_.strides().begin(), now.strides.size(), now.strides.begin());
   std::lock_guard<std::mutex> lock(mutex);
   auto found = entries().find(tensor);
@@ -105,6 +120,23 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   }
   memory_ = entry.memory;
   return {memory_.mutable_data_ptr(), true};
+}
+
+SampledWeights::SampledWeights(at::TensorList weights) {
+  std::vector<at::Tensor> kept;  // of the kinds that are; what is wrong with others is not said here
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(kept), [](const at::Tensor& w) {
+    bool dense = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.numel() > 0 && is_whole(w);
+    return dense && w.is_floating_point() && w.element_size() > 1;
+  });
+  std::vector<uint64_t> samples(kept.size());
+  cpu::parallel_for(kept.size(), [&](int64_t i) { samples[i] = sample_of(kept[i]); });
+  for (size_t i = 0; i < kept.size(); ++i) {
+    taken.emplace(kept[i].unsafeGetTensorImpl(), samples[i]);
+  }
+}
+
+SampledWeights::~SampledWeights() {
+  taken.clear();
 }
 
 void KeptWeights::filled() {

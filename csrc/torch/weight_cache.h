@@ -24,6 +24,16 @@ class KeptWeights {
   bool filling_ = false;
 };
 
+// While it lives, KeptWeights of these weights in this thread find their samples taken: by all threads at once, since
+// their values come from memory.
+class SampledWeights {
+ public:
+  explicit SampledWeights(at::TensorList weights);
+  ~SampledWeights();
+  SampledWeights(const SampledWeights&) = delete;
+  SampledWeights& operator=(const SampledWeights&) = delete;
+};
+
 // Bytes kept for weights that are still alive.
 int64_t kept_weight_bytes();
 void release_kept_weights();

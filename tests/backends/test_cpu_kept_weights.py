@@ -22,7 +22,8 @@ def _empty():
 
 
 class Convolution:
-    def __init__(self, p):
+    def __init__(self, p, chained=False):
+        self.chained = chained  # in a chain of its own, whose weights are all looked at before the first is used
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(p.N, p.C, p.H, p.W, generator=generator)
         self.x = x.contiguous(memory_format=torch.channels_last)
@@ -32,6 +33,11 @@ class Convolution:
 
     def run(self):
         """By the epilogue of inference."""
+        if self.chained:
+            K = len(self.weight)
+            norm, geometry = [torch.ones(K), torch.zeros(K), torch.zeros(K), torch.ones(K)], sum(self.conv[:3], ())
+            numbers = [*geometry, self.conv[3], 0]
+            return ops.get("cpu").frozen_chains(self.x, [self.weight], norm, [0.0], numbers, [1, 0, 0]).detach()
         arguments = (None, False, False, self.affine, None, None, False)
         return ops.get("cpu").conv_fprop(self.x, self.weight, *self.conv, *arguments)[0].detach()
 
@@ -77,14 +83,28 @@ def _other_strides(weight):
 @pytest.mark.parametrize(
     "change", [_optimizer_step, _other_data, _through_data, _one_filter_through_data, _other_strides]
 )
+@pytest.mark.parametrize("chained", [False, True])
 @pytest.mark.parametrize("kind", ["winograd", "direct"])
-def test_changed_weights(kind, change):
-    c = Convolution(PROBLEMS[kind])
+def test_changed_weights(kind, chained, change):
+    c = Convolution(PROBLEMS[kind], chained)
     for _ in range(3):
         c.run()
     change(c.weight)
     for _ in range(3):
         c.check()
+
+
+@pytest.mark.parametrize("weight", [
+    torch.ones(4, 3, 1, 1, dtype=torch.int8), torch.ones(4, 3, 1, 1).to(torch.float8_e5m2), torch.ones(0, 3, 1, 1),
+    torch.ones(4), torch.ones(()),
+], ids=lambda w: f"{w.dtype} {list(w.shape)}")  # fmt: skip
+def test_what_is_no_weight_is_rejected_as_by_a_convolution(weight):
+    x, affine, conv = torch.ones(1, 3, 2, 2), torch.ones(4, 4), ((1, 1), (0, 0), (1, 1), 1)
+    with pytest.raises(Exception) as alone:
+        ops.get("cpu").conv_fprop(x, weight, *conv, None, False, False, affine, None, None, False)
+    with pytest.raises(type(alone.value)) as chained:
+        ops.get("cpu").frozen_chains(x, [weight], [*torch.ones(4, 4)], [0.0], [1, 1, 0, 0, 1, 1, 1, 0], [1, 0, 0])
+    assert str(chained.value) == str(alone.value)
 
 
 def test_training_keeps_nothing():
