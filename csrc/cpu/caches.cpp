@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "conv_plan.h"
 
@@ -40,15 +41,17 @@ constexpr int kNames[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEV
 constexpr int kNames[] = {-1, -1, -1};
 #endif
 
-// A third level of hundreds of megabytes is that of a hundred processors, most of which work for others.
-constexpr int64_t kMostShared = 32 << 20;
+// What can be counted on of the third level: a virtual machine with few of a processor's cores is shown all of it.
+int64_t share(int64_t l3) {
+  constexpr int64_t kLeast = 32 << 20, kOfEach = 4 << 20;
+  return std::min(l3, std::max(kLeast, kOfEach * std::thread::hardware_concurrency()));
+}
 
 }  // namespace
 
 Caches machine_caches() {
   static const Caches caches{cache_size(2, kNames[1], 512 << 10),
-                             std::min(cache_size(3, kNames[2], 8 << 20), kMostShared),
-                             cache_size(1, kNames[0], 32 << 10)};
+                             share(cache_size(3, kNames[2], 8 << 20)), cache_size(1, kNames[0], 32 << 10)};
   return caches;
 }
 

@@ -54,7 +54,8 @@ struct Product {
     bool pixelwise = grid.taps.size() == 1 && grid.taps[0].dy == 0 && grid.taps[0].dx == 0 && grid.row_advance == 1 &&
                      grid.column_advance == 1 && grid.height == operand.height && grid.width == operand.width;
     bool accumulated = dtype == DType::kFloat32 || dtype == DType::kFloat64;
-    // The lines of a tile's rows that share a set of the first-level cache: two of its ways are for the weights.
+    // The lines of a tile's rows that share a set of the first-level cache, which has 64 sets of 64 bytes (on x86) and as
+    // many ways as they go into it: two of the ways are for the weights.
     constexpr int64_t kSets = 4096;
     int64_t apart = std::gcd(operand.pitch * element_size(dtype), kSets), ways = machine_caches().l1 / kSets - 2;
     return pixelwise && accumulated && operand.form == Form::kPlain && operand.channels % kBlock == 0 &&

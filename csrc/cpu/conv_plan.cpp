@@ -183,7 +183,7 @@ static int64_t cut_rows(int64_t rows, int64_t row_bytes, int64_t bytes, int64_t 
   return std::min(ceil_div(blocks, threads) * threads, rows);
 }
 
-// Whether some threads would wait for others by more than a fifth of the time. The larger blocks come first.
+// Whether some threads would wait for others by more than a fifth of the time, of rows in blocks. The larger come first.
 static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
   int64_t longest = 0;
   for (int64_t first = 0; first < blocks; first += threads) {
@@ -194,10 +194,16 @@ static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
 
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
-  constexpr int64_t kBlockBytes = 320 << 10;  // at most: all the weights go past it
+  // Of a worker's own block: all the weights stream past it. Large blocks read those less often, but than one block that is
+  // shared still many times; and that pays where there are column tiles for all threads.
+  constexpr int64_t kMost = 320 << 10;
   int64_t row_bytes = 36 * channels * tile_columns * element_bytes, rows = images * tile_rows;
+  int64_t block_bytes = caches.l2 * 5 / 8;
+  if (!unbalanced(column_tiles, column_tiles, threads)) {
+    block_bytes = std::min(block_bytes, kMost);
+  }
   WinogradPlan plan{};
-  plan.blocks = cut_rows(rows, row_bytes, std::min(caches.l2 * 5 / 8, kBlockBytes), threads);
+  plan.blocks = cut_rows(rows, row_bytes, block_bytes, threads);
   plan.shared = rows / plan.blocks * tile_columns < 14 || unbalanced(rows, plan.blocks, threads);
   if (plan.shared) {
     plan.blocks = cut_rows(rows, row_bytes, caches.l3 / 3, 1);

@@ -12,7 +12,7 @@
 namespace resnet_fused::cpu {
 
 struct Caches {  // bytes
-  int64_t l2, l3;          // of a core, of all of them
+  int64_t l2, l3;          // of a core; what can be counted on of the one that cores share
   int64_t l1 = 32 << 10;  // of a core
 };
 Caches machine_caches();  // caches.cpp

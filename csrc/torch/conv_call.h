@@ -18,7 +18,7 @@ inline int64_t output_extent(int64_t size, int64_t filter, const ConvParams& con
 inline bool is_convolution(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv) {
   if (weight.scalar_type() != x.scalar_type() || weight.device() != x.device() || weight.dim() != 4 ||
       conv.groups < 1 || conv.stride.size() != 2 || conv.padding.size() != 2 || conv.dilation.size() != 2 ||
-      x.numel() == 0 || weight.numel() == 0) {
+      x.numel() == 0 || weight.numel() == 0 || !is_allocated(x) || !is_allocated(weight)) {
     return false;
   }
   for (int axis = 0; axis < 2; ++axis) {

@@ -17,6 +17,11 @@ inline bool given(const OptionalTensor& t) {
   return t.has_value() && t->defined();
 }
 
+// Whether there is memory behind its elements, which resizing its storage takes away.
+inline bool is_allocated(const at::Tensor& t) {
+  return t.has_storage() && t.storage().data() != nullptr;
+}
+
 // Uninitialised, of x's size and dtype.
 inline at::Tensor empty_dense(const at::Tensor& x, at::MemoryFormat format) {
   return at::empty(x.sizes(), x.options().memory_format(format));

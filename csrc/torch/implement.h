@@ -37,6 +37,9 @@ template <typename Device>
 class LibraryConvolutions : public Device {
  public:
   using Device::Device;
+  struct WeightsAhead {
+    explicit WeightsAhead(at::TensorList) {}
+  };
   bool serves(const at::Tensor&, const at::Tensor&, const ConvParams&) {
     return false;
   }

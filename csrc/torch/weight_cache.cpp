@@ -9,7 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "../cpu/parallel.h"
+#include "../cpu/tasks.h"
+#include "dense.h"
 
 namespace resnet_fused {
 namespace {
@@ -103,7 +104,12 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   std::copy_n(weight_.strides().begin(), now.strides.size(), now.strides.begin());
   std::lock_guard<std::mutex> lock(mutex);
   auto found = entries().find(tensor);
-  if (found == entries().end() || found->second.weight.expired() || !(found->second.identity == now)) {
+  bool same = found != entries().end() && !found->second.weight.expired() && found->second.identity == now;
+  if (same && !found->second.memory.defined()) {  // filled with what is there now, not when the sample was taken
+    now.sample = sample_of(weight_);
+    same = found->second.identity == now;
+  }
+  if (!same) {
     drop_dead();
     entries().insert_or_assign(tensor, Entry{WeakTensor(weight_.getIntrusivePtr()), now, {}, false});
     return {nullptr, false};
@@ -123,16 +129,23 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
 }
 
 SampledWeights::SampledWeights(at::TensorList weights) {
-  std::vector<at::Tensor> kept;  // of the kinds that are; what is wrong with others is not said here
-  std::copy_if(weights.begin(), weights.end(), std::back_inserter(kept), [](const at::Tensor& w) {
-    bool dense = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.numel() > 0 && is_whole(w);
-    return dense && w.is_floating_point() && w.element_size() > 1;
+  std::vector<at::Tensor> dense;  // what is wrong with others is not said here
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(dense), [](const at::Tensor& w) {
+    bool strided = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.is_floating_point();
+    return strided && w.element_size() > 1 && w.numel() > 0 && is_whole(w) && is_allocated(w);
   });
-  std::vector<uint64_t> samples(kept.size());
-  cpu::parallel_for(kept.size(), [&](int64_t i) { samples[i] = sample_of(kept[i]); });
-  for (size_t i = 0; i < kept.size(); ++i) {
-    taken.emplace(kept[i].unsafeGetTensorImpl(), samples[i]);
+  std::vector<uint64_t> samples(dense.size());
+  std::atomic<size_t> next{0};
+  cpu::parallel_for(cpu::workers_for(dense.size()), [&](int64_t) {
+    for (size_t i = next++; i < dense.size(); i = next++) {
+      samples[i] = sample_of(dense[i]);
+    }
+  });
+  std::unordered_map<const c10::TensorImpl*, uint64_t> all;
+  for (size_t i = 0; i < dense.size(); ++i) {
+    all.emplace(dense[i].unsafeGetTensorImpl(), samples[i]);
   }
+  taken.swap(all);
 }
 
 SampledWeights::~SampledWeights() {

@@ -24,8 +24,8 @@ class KeptWeights {
   bool filling_ = false;
 };
 
-// While it lives, KeptWeights of these weights in this thread find their samples taken: by all threads at once, since
-// their values come from memory.
+// Takes the samples of many weights at once, by all threads, since their values come from memory; while it lives,
+// KeptWeights in this thread use them.
 class SampledWeights {
  public:
   explicit SampledWeights(at::TensorList weights);

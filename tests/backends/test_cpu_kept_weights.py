@@ -47,9 +47,10 @@ class Convolution:
         assert max_error(self.run(), truth) < 1e-3
 
 
+@pytest.mark.parametrize("chained", [False, True])
 @pytest.mark.parametrize("kind", PROBLEMS)
-def test_kept_from_the_second_time(kind):
-    c = Convolution(PROBLEMS[kind])
+def test_kept_from_the_second_time(kind, chained):
+    c = Convolution(PROBLEMS[kind], chained)
     first = c.run()
     assert _cpu.kept_weight_bytes() == 0
     c.check()
@@ -92,6 +93,40 @@ def test_changed_weights(kind, chained, change):
     change(c.weight)
     for _ in range(3):
         c.check()
+
+
+def test_one_of_a_chain_s_weights_changes():
+    """Through `.data`: what is kept of the others is used again, by the sample of each."""
+    x, generator = torch.randn(1, 64, 4, 4), torch.Generator().manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(64, 64, 1, 1, generator=generator) / 8) for _ in range(4)]
+    norms, conv = [*torch.tensor([[1.0], [0.0], [0.0], [1.0]]).expand(4, 64)] * 4, [1, 1, 0, 0, 1, 1, 1, 0]
+
+    def check():
+        out = ops.get("cpu").frozen_chains(x, weights, norms, [0.0] * 4, conv * 4, [2, 0, 0] * 2)
+        truth = x.double()
+        for weight in weights:
+            truth = torch.conv2d(truth, weight.double())
+        assert max_error(out, truth) < 1e-4  # values of size 1 or so, behind four sums of 64 terms in float32
+
+    for weight in [*weights, None]:
+        for _ in range(3):
+            check()
+        kept = _cpu.kept_weight_bytes()
+        assert kept == 4 * 64 * 64 * 4
+        if weight is not None:
+            weight.data.mul_(-1)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "library"])
+def test_freed_weights_are_rejected(backend):
+    x, weight, affine = torch.ones(1, 32, 2, 2), torch.ones(32, 32, 1, 1), torch.ones(4, 32)
+    weight.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="not allocated"):
+        ops.get(backend).conv_fprop(
+            x, weight, (1, 1), (0, 0), (1, 1), 1, None, False, False, affine, None, None, False
+        )
+    with pytest.raises(RuntimeError, match="not allocated"):
+        ops.get(backend).frozen_chains(x, [weight], [*affine], [0.0], [1, 1, 0, 0, 1, 1, 1, 0], [1, 0, 0])
 
 
 @pytest.mark.parametrize("weight", [

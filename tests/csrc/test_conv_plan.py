@@ -202,7 +202,7 @@ def test_few_pixels_share_out_the_weights():
 
 
 def test_large_second_level_caches_are_not_filled():
-    """Hyperthreads share them, and each of Winograd's blocks would take all the weights past a few tiles again."""
+    """Hyperthreads share them; and of Winograd's blocks each would read all the weights again, for few tiles."""
     layer = {"images": 16, "rows": 56, "row_bytes": 56 * 256 * 4, "row_advance": 1, "row_span": 1, "column_tiles": 2,
              "weight_bytes": 2**16, "threads": 2, "l3": 32 * MIB}  # fmt: skip
     strips = _cpu.plan_strips(**layer, l2=2 * MIB)
@@ -212,3 +212,18 @@ def test_large_second_level_caches_are_not_filled():
         assert _cpu.plan_winograd(16, rows, rows, channels, 8, 2, l2=2 * MIB, l3=32 * MIB)["shared"]
     small = _cpu.plan_winograd(16, 14, 14, 64, 2, 2, l2=2 * MIB, l3=32 * MIB)
     assert not small["shared"] and 224 // small["blocks"] * 14 * 36 * 64 * 4 <= 320 * 1024
+
+
+@pytest.mark.parametrize("l2", [MIB // 2, MIB, 5 * MIB // 4, 2 * MIB])
+@pytest.mark.parametrize("threads", [4, 8, 12, 16, 32, 64])
+@pytest.mark.parametrize("images", [4, 16, 128])
+@pytest.mark.parametrize("side, channels", [(14, 64), (7, 128), (4, 256)])
+def test_winograd_s_blocks_are_shared_only_where_all_threads_can_multiply(side, channels, images, threads, l2):
+    tiles = channels // 32
+    plan = _cpu.plan_winograd(images, side, side, channels, tiles, threads, l2=l2, l3=64 * MIB)
+    if plan["shared"] and -(-tiles // threads) * threads > 1.2 * tiles:  # a task multiplies a column tile
+        # Blocks of their own would hold fewer tiles than the kernel has rows, or leave threads waiting.
+        rows, fitting = images * side, max(l2 * 5 // 8 // (36 * channels * side * 4), 1)
+        blocks = min(-(-(-(-rows // fitting)) // threads) * threads, rows)
+        longest = sum(rows // blocks + (first < rows % blocks) for first in range(0, blocks, threads))
+        assert rows // blocks * side < 14 or longest * threads > 1.2 * rows
