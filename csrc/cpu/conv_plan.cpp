@@ -79,9 +79,13 @@ int64_t plan_chunk(int64_t groups, int64_t group_bytes, const Caches& caches) {
 
 WgradPlan plan_wgrad(int64_t images, int64_t rows, int64_t row_bytes, int64_t sums_bytes, int64_t column_tiles,
                      int threads, const Caches& caches) {
-  // All sums are read and written once for each strip, so that strips are the longer the more of them there are.
+  // All sums are read and written once for each strip, so that strips are the longer the more of them there are; but where a
+  // large second level holds them, they cost less than panels that it does not.
+  constexpr int64_t kLarge = 1 << 20;
   int64_t panel_bytes = caches.l2 / 4;
-  if (sums_bytes > 2 * caches.l2) {
+  if (caches.l2 >= kLarge && sums_bytes <= caches.l2 / 3) {
+    panel_bytes = caches.l2 * 3 / 16;
+  } else if (sums_bytes > 2 * caches.l2) {
     panel_bytes = caches.l3 / 8;
   } else if (sums_bytes > caches.l2 / 16) {
     panel_bytes = std::max(caches.l2 / 2, caches.l3 / 32);

@@ -13,9 +13,9 @@ CACHES = {"l2": MIB, "l3": 32 * MIB}
 
 
 def _plan(input, weight, stride=1, padding=1, dilation=1, groups=1, dtype="float32", isa="avx512", native_bf16=True,
-          winograd=True, pass_="fprop", threads=2):  # fmt: skip
+          winograd=True, pass_="fprop", threads=2, **caches):  # fmt: skip
     return _cpu.plan(pass_, input, weight, (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups, dtype, isa,
-                     native_bf16, winograd, threads, 32 * 1024, **CACHES)  # fmt: skip
+                     native_bf16, winograd, threads, 32 * 1024, **(CACHES | caches))  # fmt: skip
 
 
 LAYER = {"input": [16, 64, 56, 56], "weight": [64, 64, 3, 3]}
@@ -227,3 +227,13 @@ def test_winograd_s_blocks_are_shared_only_where_all_threads_can_multiply(side, 
         blocks = min(-(-(-(-rows // fitting)) // threads) * threads, rows)
         longest = sum(rows // blocks + (first < rows % blocks) for first in range(0, blocks, threads))
         assert rows // blocks * side < 14 or longest * threads > 1.2 * rows
+
+
+@pytest.mark.parametrize("l2, channels, most", [
+    (2 * MIB, 256, 2 * MIB * 3 / 16), (MIB, 256, MIB * 3 / 16),  # 256 KiB of sums and the panels beside them
+    (2 * MIB, 1024, MIB), (MIB // 2, 256, MIB),  # sums that fill it: the fewer passes over them, the better
+])  # fmt: skip
+def test_panels_of_wgrad_stay_beside_the_sums(l2, channels, most):
+    plan = _plan([16, channels, 28, 28], [256, channels, 1, 1], padding=0, pass_="wgrad", l2=l2)["strips"]
+    panels = plan["images"] * plan["rows"] * 28 * (channels + 256) * 4
+    assert most / 2 < panels <= most
