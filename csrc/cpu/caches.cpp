@@ -50,8 +50,8 @@ int64_t share(int64_t l3) {
 }  // namespace
 
 Caches machine_caches() {
-  static const Caches caches{cache_size(2, kNames[1], 512 << 10),
-                             share(cache_size(3, kNames[2], 8 << 20)), cache_size(1, kNames[0], 32 << 10)};
+  static const Caches caches{cache_size(2, kNames[1], 512 << 10), share(cache_size(3, kNames[2], 8 << 20)),
+                             cache_size(1, kNames[0], 32 << 10)};
   return caches;
 }
 

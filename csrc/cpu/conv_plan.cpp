@@ -187,7 +187,8 @@ static int64_t cut_rows(int64_t rows, int64_t row_bytes, int64_t bytes, int64_t 
   return std::min(ceil_div(blocks, threads) * threads, rows);
 }
 
-// Whether some threads would wait for others by more than a fifth of the time, of rows in blocks. The larger come first.
+// Whether some threads would wait for others by more than a fifth of the time, where rows (or column tiles) are so many
+// blocks, the larger ones first.
 static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
   int64_t longest = 0;
   for (int64_t first = 0; first < blocks; first += threads) {
@@ -198,8 +199,8 @@ static bool unbalanced(int64_t rows, int64_t blocks, int64_t threads) {
 
 WinogradPlan plan_winograd(int64_t images, int64_t tile_rows, int64_t tile_columns, int64_t channels,
                            int64_t column_tiles, int64_t element_bytes, int threads, const Caches& caches) {
-  // Of a worker's own block: all the weights stream past it. Large blocks read those less often, but than one block that is
-  // shared still many times; and that pays where there are column tiles for all threads.
+  // Each block of a worker's own reads all the weights; one block that all share reads them once, if there are column tiles
+  // for all threads to multiply. Then own blocks only have to be large enough for the kernel, and leave room for weights.
   constexpr int64_t kMost = 320 << 10;
   int64_t row_bytes = 36 * channels * tile_columns * element_bytes, rows = images * tile_rows;
   int64_t block_bytes = caches.l2 * 5 / 8;

@@ -32,7 +32,7 @@ at::Tensor frozen_chains(Device& device, const at::Tensor& x, at::TensorList wei
     return std::get<0>(conv_fprop(device, operand, weights[i], g.slice(0, 2), g.slice(2, 2), g.slice(4, 2), g[6],
                                   std::nullopt, false, false, affine, residual, std::nullopt, g[7] != 0));
   };
-  [[maybe_unused]] typename Device::WeightsAhead ahead(weights);
+  device.expect(weights);
   at::Tensor y = x;
   for (int64_t first = 0, next; !chains.empty(); chains = chains.slice(kChain), first = next) {
     int64_t last = first + chains[0] - 1;

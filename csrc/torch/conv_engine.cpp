@@ -124,7 +124,7 @@ std::tuple<at::Tensor, at::Tensor> CpuDevice::conv_fprop(const OperandParams& op
     result.residual_affine = call.vector(epilogue.residual_affine);
   }
   cpu::ConvWeights weights{weight.const_data_ptr(), strides_of(weight), nullptr};
-  KeptWeights kept(weight);
+  KeptWeights kept(weight, samples_);
   if (result.finish == cpu::Finish::kApply) {  // statistics of the batch: training
     weights.keep = [&](int64_t tag, int64_t bytes) { return kept.get(tag, bytes); };
   }

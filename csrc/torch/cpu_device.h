@@ -17,9 +17,6 @@ class CpuDevice {
   // A training step of ResNet-50 is no shorter with masks, and keeps 0.7 % more.
   static constexpr bool kMasks = false;
 
-  // What a chain's convolutions need of their weights, before the first.
-  using WeightsAhead = SampledWeights;
-
   explicit CpuDevice(const at::Tensor&) {}
 
   void bn_statistics(DType dtype, const StatisticsParams& params) {
@@ -59,6 +56,10 @@ class CpuDevice {
   // Whether the engine (../cpu/conv.h) takes the problem; arguments that are no convolution are left to the library,
   // whose errors are eager's.
   bool serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv);
+  // That convolutions with these weights follow.
+  void expect(at::TensorList weights) {
+    samples_.take(weights);
+  }
   std::tuple<at::Tensor, at::Tensor> conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                 const ConvParams& conv, bool statistics,
                                                 const EpilogueParams& epilogue);
@@ -72,6 +73,7 @@ class CpuDevice {
   at::AutoDispatchBelowADInplaceOrView below_autograd_;
   c10::impl::ExcludeDispatchKeyGuard no_autocast_{c10::autocast_dispatch_keyset};
   PooledAllocations pooled_;
+  WeightSamples samples_;
 };
 
 }  // namespace resnet_fused

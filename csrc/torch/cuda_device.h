@@ -16,10 +16,6 @@ class CudaDevice {
  public:
   static constexpr bool kMasks = true;  // of ReLUs behind sums, as bits
 
-  struct WeightsAhead {
-    explicit WeightsAhead(at::TensorList) {}
-  };
-
   explicit CudaDevice(const at::Tensor& x)
       : device_(x.device()),
         stream_(current_stream(x)),
@@ -64,6 +60,7 @@ class CudaDevice {
 
   // Whether ../cuda/conv.h takes the problem: channels last, not float64.
   bool serves(const at::Tensor& x, const at::Tensor& weight, const ConvParams& conv);
+  void expect(at::TensorList) {}
   std::tuple<at::Tensor, at::Tensor> conv_fprop(const OperandParams& operand, const at::Tensor& weight,
                                                 const ConvParams& conv, bool statistics,
                                                 const EpilogueParams& epilogue);

@@ -37,12 +37,10 @@ template <typename Device>
 class LibraryConvolutions : public Device {
  public:
   using Device::Device;
-  struct WeightsAhead {
-    explicit WeightsAhead(at::TensorList) {}
-  };
   bool serves(const at::Tensor&, const at::Tensor&, const ConvParams&) {
     return false;
   }
+  void expect(at::TensorList) {}
 };
 
 // `Convolving` is the device that the convolutions' operators run on.

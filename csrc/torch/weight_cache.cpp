@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <iterator>
 #include <mutex>
 #include <unordered_map>
@@ -79,13 +80,6 @@ bool is_whole(const at::Tensor& w) {
   return w.is_non_overlapping_and_dense() && w.stride(0) * w.size(0) == w.numel();
 }
 
-thread_local std::unordered_map<const c10::TensorImpl*, uint64_t> taken;
-
-uint64_t sample_taken_of(const at::Tensor& w) {
-  auto found = taken.find(w.unsafeGetTensorImpl());
-  return found != taken.end() ? found->second : sample_of(w);
-}
-
 void drop_dead() {
   for (auto it = entries().begin(); it != entries().end();) {
     it = it->second.weight.expired() ? entries().erase(it) : std::next(it);
@@ -94,13 +88,36 @@ void drop_dead() {
 
 }  // namespace
 
+void WeightSamples::take(at::TensorList weights) {
+  std::vector<at::Tensor> dense;  // what is wrong with others is not said here
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(dense), [](const at::Tensor& w) {
+    bool strided = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.is_floating_point();
+    return strided && w.element_size() > 1 && w.numel() > 0 && is_whole(w) && is_allocated(w);
+  });
+  std::vector<uint64_t> samples(dense.size());
+  std::atomic<size_t> next{0};
+  cpu::parallel_for(cpu::workers_for(dense.size()), [&](int64_t) {
+    for (size_t i = next++; i < dense.size(); i = next++) {
+      samples[i] = sample_of(dense[i]);
+    }
+  });
+  for (size_t i = 0; i < dense.size(); ++i) {
+    taken_.emplace(dense[i].unsafeGetTensorImpl(), samples[i]);
+  }
+}
+
+uint64_t WeightSamples::of(const at::Tensor& weight) const {
+  auto found = taken_.find(weight.unsafeGetTensorImpl());
+  return found != taken_.end() ? found->second : sample_of(weight);
+}
+
 cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   if (!is_whole(weight_)) {
     return {nullptr, false};
   }
   c10::TensorImpl* tensor = weight_.unsafeGetTensorImpl();
   uint64_t version = weight_.is_inference() ? 0 : tensor->version_counter().current_version();
-  Identity now{weight_.const_data_ptr(), version, sample_taken_of(weight_), tag, bytes, {}};
+  Identity now{weight_.const_data_ptr(), version, samples_.of(weight_), tag, bytes, {}};
   std::copy_n(weight_.strides().begin(), now.strides.size(), now.strides.begin());
   std::lock_guard<std::mutex> lock(mutex);
   auto found = entries().find(tensor);
@@ -126,30 +143,6 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   }
   memory_ = entry.memory;
   return {memory_.mutable_data_ptr(), true};
-}
-
-SampledWeights::SampledWeights(at::TensorList weights) {
-  std::vector<at::Tensor> dense;  // what is wrong with others is not said here
-  std::copy_if(weights.begin(), weights.end(), std::back_inserter(dense), [](const at::Tensor& w) {
-    bool strided = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.is_floating_point();
-    return strided && w.element_size() > 1 && w.numel() > 0 && is_whole(w) && is_allocated(w);
-  });
-  std::vector<uint64_t> samples(dense.size());
-  std::atomic<size_t> next{0};
-  cpu::parallel_for(cpu::workers_for(dense.size()), [&](int64_t) {
-    for (size_t i = next++; i < dense.size(); i = next++) {
-      samples[i] = sample_of(dense[i]);
-    }
-  });
-  std::unordered_map<const c10::TensorImpl*, uint64_t> all;
-  for (size_t i = 0; i < dense.size(); ++i) {
-    all.emplace(dense[i].unsafeGetTensorImpl(), samples[i]);
-  }
-  taken.swap(all);
-}
-
-SampledWeights::~SampledWeights() {
-  taken.clear();
 }
 
 void KeptWeights::filled() {

@@ -3,9 +3,23 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <unordered_map>
+
 #include "../cpu/conv.h"
 
 namespace resnet_fused {
+
+// Samples of weights' values, by which a change is noticed.
+class WeightSamples {
+ public:
+  // Those of many weights at once, by all threads, since their values come from memory.
+  void take(at::TensorList weights);
+  // What was taken of it, or else a sample of what is there now.
+  uint64_t of(const at::Tensor& weight) const;
+
+ private:
+  std::unordered_map<const c10::TensorImpl*, uint64_t> taken_;
+};
 
 // Memory for packed weights that outlives the call, once the same weights have come a second time: training, which
 // changes them each step, keeps nothing. They are taken for the same if tensor, address, strides, version counter and a
@@ -13,7 +27,7 @@ namespace resnet_fused {
 // changes few of the values. Thread-safe.
 class KeptWeights {
  public:
-  explicit KeptWeights(const at::Tensor& weight) : weight_(weight) {}
+  KeptWeights(const at::Tensor& weight, const WeightSamples& samples) : weight_(weight), samples_(samples) {}
   // Nothing is kept (null) at first sight, and while another thread fills it.
   cpu::KeptMemory get(int64_t tag, int64_t bytes);
   // What get() gave, and did not call ready, is filled now.
@@ -21,17 +35,8 @@ class KeptWeights {
 
  private:
   at::Tensor weight_, memory_;
+  const WeightSamples& samples_;
   bool filling_ = false;
-};
-
-// Takes the samples of many weights at once, by all threads, since their values come from memory; while it lives,
-// KeptWeights in this thread use them.
-class SampledWeights {
- public:
-  explicit SampledWeights(at::TensorList weights);
-  ~SampledWeights();
-  SampledWeights(const SampledWeights&) = delete;
-  SampledWeights& operator=(const SampledWeights&) = delete;
 };
 
 // Bytes kept for weights that are still alive.

@@ -34,10 +34,9 @@ class Convolution:
     def run(self):
         """By the epilogue of inference."""
         if self.chained:
-            K = len(self.weight)
-            norm, geometry = [torch.ones(K), torch.zeros(K), torch.zeros(K), torch.ones(K)], sum(self.conv[:3], ())
-            numbers = [*geometry, self.conv[3], 0]
-            return ops.get("cpu").frozen_chains(self.x, [self.weight], norm, [0.0], numbers, [1, 0, 0]).detach()
+            norm = [*torch.tensor([[1.0], [0.0], [0.0], [1.0]]).expand(4, len(self.weight))]
+            geometry = [*sum(self.conv[:3], ()), self.conv[3], 0]
+            return ops.get("cpu").frozen_chains(self.x, [self.weight], norm, [0.0], geometry, [1, 0, 0]).detach()
         arguments = (None, False, False, self.affine, None, None, False)
         return ops.get("cpu").conv_fprop(self.x, self.weight, *self.conv, *arguments)[0].detach()
 
@@ -117,10 +116,11 @@ def test_one_of_a_chain_s_weights_changes():
             weight.data.mul_(-1)
 
 
+@pytest.mark.parametrize("freed", ["x", "weight"])
 @pytest.mark.parametrize("backend", ["cpu", "library"])
-def test_freed_weights_are_rejected(backend):
+def test_freed_memory_is_rejected(backend, freed):
     x, weight, affine = torch.ones(1, 32, 2, 2), torch.ones(32, 32, 1, 1), torch.ones(4, 32)
-    weight.untyped_storage().resize_(0)
+    {"x": x, "weight": weight}[freed].untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="not allocated"):
         ops.get(backend).conv_fprop(
             x, weight, (1, 1), (0, 0), (1, 1), 1, None, False, False, affine, None, None, False
