@@ -372,8 +372,9 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
         gradient = (grad, out, branch.kept, affine, means, relu)
     else:
         gradient = (grad, out, None, None, None, relu)
-        scale = affine[1].to(weight.dtype).view(-1, 1, 1, 1)
-        weight = weight * scale
+        # Rounded to 16 bits, the scale would have the same error in all of a channel; so only products are rounded.
+        scale = affine[1].view(-1, 1, 1, 1)
+        weight = (weight * scale).to(weight.dtype)
     output_mask = (want_dx, want_weight or (want_gamma and not unit.batch_stats))
     dx, dw, next_sums = kernels.conv_backward(
         *gradient, operand.x, weight, *unit.conv, operand.prologue, operand.relu, reduce, *add, output_mask, *norms
@@ -384,7 +385,7 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
             inner = (branch.weight.to(sums.dtype) * dw.to(sums.dtype)).sum((1, 2, 3))
             dgamma = gradient_of(branch.gamma, affine[3] * (inner - affine[0] * sums[0]))
         if want_weight:
-            dw = dw * scale
+            dw = (dw * scale).to(dw.dtype)
     gradients = (dw if want_weight else None, dgamma if want_gamma else None, dbeta if want_beta else None)
     return dx, gradients, next_sums
 

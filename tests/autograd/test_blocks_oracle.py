@@ -1,13 +1,14 @@
 """Whole modules in float32 and in 16 bits: outputs, gradients, running statistics, by the oracle bound against eager."""
 
 import copy
+import math
 
 import cuda_emulated
 import pytest
 import torch
 from operator_cases import FORMATS, HALVES_EVERYDAY
 from problems import BLOCKS
-from tolerance import assert_oracle, max_error, stored_rounding
+from tolerance import assert_bit_equal, assert_oracle, eager_in_16_bits, max_error, stored_rounding
 from torch import nn
 
 import resnet_fused
@@ -140,9 +141,26 @@ def test_16_bits(backend, name, training, style, half):
     x = x.contiguous(memory_format=torch.channels_last)
     truth = _run(copy.deepcopy(module), x, "eager")
     dtype, autocast = (half, None) if style == "converted" else (torch.float32, half)
-    lower = [copy.deepcopy(module).to(dtype) for _ in range(2)]
-    ours = _run(lower[0], x.to(dtype), backend, autocast)
-    theirs = _run(lower[1], x.to(dtype), "eager", autocast)
+    lower = module.to(dtype)
+    ours = _run(copy.deepcopy(lower), x.to(dtype), backend, autocast)
+    theirs = eager_in_16_bits(lambda: _run(copy.deepcopy(lower), x.to(dtype), "eager", autocast), truth)
     for key in truth:
         stored = stored_rounding(half, truth[key], x.numel() // x.shape[1])
         assert_oracle(ours[key], theirs[key], truth[key], _lengths(module, x), key, stored=stored)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("backend", ["cpu", cuda_emulated.BACKEND])
+def test_a_frozen_scale_is_not_rounded_to_16_bits(backend, half):
+    """Exact: with one pixel and small integers only the products with the scale are rounded, each once."""
+    module = resnet_fused.ConvBNAct(16, 1, 1).eval()
+    values = torch.arange(1.0, 17).view(1, 16, 1, 1)
+    with torch.no_grad():
+        module.conv.weight.copy_(values)
+        module.bn.running_var.fill_(0.75)
+    module, x = module.to(half), values.to(half).requires_grad_()
+    with resnet_fused.backend(backend):
+        module(x).backward(torch.ones(1, 1, 1, 1, dtype=half))
+    expected = (values / math.sqrt(0.75 + module.bn.eps)).to(half)
+    assert_bit_equal(x.grad, expected)
+    assert_bit_equal(module.conv.weight.grad, expected)
