@@ -28,6 +28,15 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: exhaustive; runs with --slow")
 
 
+def pytest_report_header():
+    from resnet_fused import _ext
+
+    if facts := _ext.cpu_facts():
+        tested, lacking = facts["isas_supported"], set(facts["isas"]) - set(facts["isas_supported"])
+        only = f"; compiled only, since this processor lacks them: {', '.join(sorted(lacking))}" if lacking else ""
+        return f"instruction sets of the CPU engine: {', '.join(tested)}{only}"
+
+
 def _hash(name):
     return zlib.crc32(name.encode())
 

@@ -12,9 +12,6 @@ from torch import nn
 
 import resnet_fused
 
-# Said whenever oneDNN is switched.
-pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
-
 FORMATS = (torch.channels_last, torch.contiguous_format)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # No ReLU argument comes nearer to 0 than that where gradients are compared: ten times what float32 sums of some

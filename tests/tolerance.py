@@ -50,8 +50,8 @@ def stored_rounding(dtype, truth, pixels):
 def eager_in_16_bits(run, truth):
     """run() → results by name; of each the less exact of oneDNN's convolutions and of torch's own.
 
-    Which of them eager takes in 16 bits depends on the processor's instructions, and how far the largest error of few
-    elements lies below its bound on chance: a lucky draw is no measure of what 16 bits allow.
+    Which of them eager takes in 16 bits depends on the processor's instructions; and the largest error of few elements
+    depends on chance, so that of one run, where it happens to be small, is no measure of what 16 bits allow.
     """
     both = []
     for enabled in (True, False):

@@ -88,7 +88,8 @@ Resources present_resources();
 
 enum class Pass : int { kFprop, kDgrad, kWgrad };
 
-// How one pass is run by an algorithm: all that its driver is told of threads and caches.
+// How one pass is run by an algorithm: what its tasks are. Within a task its driver asks for more, as plan_chunk and
+// resident_bytes.
 struct ConvPlan {
   Algorithm algorithm;         // not the library's
   std::vector<Strips> strips;  // fprop and dgrad: direct, of each grid (conv_grid.h); depthwise, of all

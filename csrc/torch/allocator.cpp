@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
-#include <new>
 #include <tuple>
 #include <unordered_map>
 
@@ -21,6 +20,7 @@ constexpr size_t kLarge = size_t{1} << 20;  // the heap keeps smaller blocks map
 
 class Pool {
  public:
+  // Null where the system has no more, though all that is unused was given back.
   void* take(size_t bytes) {
     size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     std::lock_guard<std::mutex> lock(mutex_);
@@ -31,11 +31,16 @@ class Pool {
       std::tie(size, data) = *found;
       free_.erase(found);
     } else {
-      peak_ = std::max(peak_, used_ + size);
-      while (!free_.empty() && held_ + size > peak_ + peak_ / 2) {
+      size_t peak = std::max(peak_, used_ + size);
+      while (!free_.empty() && held_ + size > peak + peak / 2) {
         drop(free_.begin());
       }
-      data = allocate(size);
+      while (!(data = allocate(size)) && !free_.empty()) {
+        drop(free_.begin());
+      }
+      if (!data) {
+        return nullptr;
+      }
       held_ += size;
     }
     sizes_.emplace(data, size);
@@ -77,11 +82,10 @@ class Pool {
 
   static void* allocate(size_t size) {
     void* data = std::aligned_alloc(kHugePage, size);
-    if (!data) {
-      throw std::bad_alloc();
-    }
 #if defined(__linux__)
-    madvise(data, size, MADV_HUGEPAGE);  // a hint: fewer page faults and TLB misses
+    if (data) {
+      madvise(data, size, MADV_HUGEPAGE);  // a hint: fewer page faults and TLB misses
+    }
 #endif
     return data;
   }
@@ -119,6 +123,9 @@ class PoolAllocator final : public c10::Allocator {
       return base_->allocate(bytes);
     }
     void* data = pool().take(bytes);
+    if (!data) {
+      return base_->allocate(bytes);  // which says why not, in torch's words
+    }
     return {data, data, &release, c10::Device(c10::kCPU)};
   }
 

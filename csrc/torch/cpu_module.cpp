@@ -187,7 +187,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("plan", &plan, py::arg("pass_"), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups"), py::arg("dtype"), py::arg("isa"), py::arg("native_bf16"),
         py::arg("winograd"), py::arg("threads"), py::arg("l1"), py::arg("l2"), py::arg("l3"),
-        "Algorithm and blocking of a pass ('fprop', 'dgrad', 'wgrad') on any machine: what the engine runs by.");
+        "Algorithm of a pass ('fprop', 'dgrad', 'wgrad') and how it is cut into tasks, on any machine.");
   m.def("plan_strips", &plan_strips, py::arg("images"), py::arg("rows"), py::arg("row_bytes"), py::arg("row_advance"),
         py::arg("row_span"), py::arg("column_tiles"), py::arg("weight_bytes"), py::arg("threads"), py::arg("l2"), py::arg("l3"));
   m.def("plan_winograd", &plan_winograd, py::arg("images"), py::arg("tile_rows"), py::arg("tile_columns"),

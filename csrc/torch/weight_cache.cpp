@@ -21,16 +21,21 @@ using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensor
 struct Identity {
   const void* data;
   uint64_t version, sample;
-  int64_t tag, bytes;
   std::array<int64_t, 4> strides;
   bool operator==(const Identity& other) const = default;
 };
 
+struct Packing {
+  int64_t tag, bytes;
+  at::Tensor memory;  // undefined at first sight
+  bool ready = false;
+};
+
+// Packings for several algorithms: which one runs depends on the batch.
 struct Entry {
   WeakTensor weight;
   Identity identity;
-  at::Tensor memory;  // undefined at first sight
-  bool ready = false;
+  std::vector<Packing> packings;
 };
 
 std::mutex mutex;
@@ -86,6 +91,17 @@ void drop_dead() {
   }
 }
 
+// The packing of a weight that is in this memory; null where it has been given up meanwhile.
+Packing* find_packing(const at::Tensor& weight, const at::Tensor& memory) {
+  auto found = entries().find(weight.unsafeGetTensorImpl());
+  if (found == entries().end()) {
+    return nullptr;
+  }
+  auto& packings = found->second.packings;
+  auto packing = std::find_if(packings.begin(), packings.end(), [&](const Packing& p) { return p.memory.is_same(memory); });
+  return packing == packings.end() ? nullptr : &*packing;
+}
+
 }  // namespace
 
 void WeightSamples::take(at::TensorList weights) {
@@ -94,6 +110,10 @@ void WeightSamples::take(at::TensorList weights) {
     bool strided = w.is_cpu() && w.layout() == at::kStrided && w.dim() == 4 && w.is_floating_point();
     return strided && w.element_size() > 1 && w.numel() > 0 && is_whole(w) && is_allocated(w);
   });
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    drop_dead();  // of models that were deleted, though nothing new comes
+  }
   std::vector<uint64_t> samples(dense.size());
   std::atomic<size_t> next{0};
   cpu::parallel_for(cpu::workers_for(dense.size()), [&](int64_t) {
@@ -117,31 +137,41 @@ cpu::KeptMemory KeptWeights::get(int64_t tag, int64_t bytes) {
   }
   c10::TensorImpl* tensor = weight_.unsafeGetTensorImpl();
   uint64_t version = weight_.is_inference() ? 0 : tensor->version_counter().current_version();
-  Identity now{weight_.const_data_ptr(), version, samples_.of(weight_), tag, bytes, {}};
+  Identity now{weight_.const_data_ptr(), version, samples_.of(weight_), {}};
   std::copy_n(weight_.strides().begin(), now.strides.size(), now.strides.begin());
   std::lock_guard<std::mutex> lock(mutex);
   auto found = entries().find(tensor);
   bool same = found != entries().end() && !found->second.weight.expired() && found->second.identity == now;
-  if (same && !found->second.memory.defined()) {  // filled with what is there now, not when the sample was taken
+  Packing* packing = nullptr;
+  if (same) {
+    for (Packing& p : found->second.packings) {
+      packing = p.tag == tag && p.bytes == bytes ? &p : packing;
+    }
+  }
+  if (packing && !packing->memory.defined()) {  // filled with what is there now, not when the sample was taken
     now.sample = sample_of(weight_);
     same = found->second.identity == now;
   }
   if (!same) {
     drop_dead();
-    entries().insert_or_assign(tensor, Entry{WeakTensor(weight_.getIntrusivePtr()), now, {}, false});
+    entries().insert_or_assign(tensor, Entry{WeakTensor(weight_.getIntrusivePtr()), now, {{tag, bytes, {}}}});
     return {nullptr, false};
   }
-  Entry& entry = found->second;
-  if (!entry.memory.defined()) {
-    entry.memory = at::empty({bytes}, weight_.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
-    memory_ = entry.memory;
+  if (!packing) {
+    found->second.packings.push_back({tag, bytes, {}});
+    return {nullptr, false};
+  }
+  if (!packing->memory.defined()) {
+    packing->memory =
+        at::empty({bytes}, weight_.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
+    memory_ = packing->memory;
     filling_ = true;
     return {memory_.mutable_data_ptr(), false};
   }
-  if (!entry.ready) {
+  if (!packing->ready) {
     return {nullptr, false};
   }
-  memory_ = entry.memory;
+  memory_ = packing->memory;
   return {memory_.mutable_data_ptr(), true};
 }
 
@@ -149,19 +179,30 @@ void KeptWeights::filled() {
   if (!filling_) {
     return;
   }
+  filling_ = false;
   std::lock_guard<std::mutex> lock(mutex);
-  auto found = entries().find(weight_.unsafeGetTensorImpl());
-  if (found != entries().end() && found->second.memory.is_same(memory_)) {
-    found->second.ready = true;
+  if (Packing* packing = find_packing(weight_, memory_)) {
+    packing->ready = true;
+  }
+}
+
+KeptWeights::~KeptWeights() {
+  if (!filling_) {
+    return;
+  }
+  std::lock_guard<std::mutex> lock(mutex);
+  if (Packing* packing = find_packing(weight_, memory_)) {
+    packing->memory.reset();
   }
 }
 
 int64_t kept_weight_bytes() {
   std::lock_guard<std::mutex> lock(mutex);
-  drop_dead();
   int64_t bytes = 0;
   for (const auto& item : entries()) {
-    bytes += item.second.memory.defined() ? item.second.memory.numel() : 0;
+    for (const Packing& packing : item.second.packings) {
+      bytes += packing.memory.defined() ? packing.bytes : 0;
+    }
   }
   return bytes;
 }

@@ -24,10 +24,15 @@ class WeightSamples {
 // Memory for packed weights that outlives the call, once the same weights have come a second time: training, which
 // changes them each step, keeps nothing. They are taken for the same if tensor, address, strides, version counter and a
 // sample of their values agree; the version misses what is written through `.data`, hence the sample, which may miss what
-// changes few of the values. Thread-safe.
+// changes few of the values. What is kept of deleted weights is given up with the next run of blocks, or when something
+// new is kept. Thread-safe.
 class KeptWeights {
  public:
   KeptWeights(const at::Tensor& weight, const WeightSamples& samples) : weight_(weight), samples_(samples) {}
+  // What could not be filled, because something threw, is filled another time.
+  ~KeptWeights();
+  KeptWeights(const KeptWeights&) = delete;
+  KeptWeights& operator=(const KeptWeights&) = delete;
   // Nothing is kept (null) at first sight, and while another thread fills it.
   cpu::KeptMemory get(int64_t tag, int64_t bytes);
   // What get() gave, and did not call ready, is filled now.
@@ -39,7 +44,7 @@ class KeptWeights {
   bool filling_ = false;
 };
 
-// Bytes kept for weights that are still alive.
+// Bytes kept, also of weights that were deleted since.
 int64_t kept_weight_bytes();
 void release_kept_weights();
 

@@ -372,7 +372,7 @@ def unit_backward(kernels, branch, operand, incoming, wanted, reduce=False, add=
         gradient = (grad, out, branch.kept, affine, means, relu)
     else:
         gradient = (grad, out, None, None, None, relu)
-        # Rounded to 16 bits, the scale would have the same error in all of a channel; so only products are rounded.
+        # In its own type: rounded to 16 bits, it would be wrong by the same part in all of a channel.
         scale = affine[1].view(-1, 1, 1, 1)
         weight = (weight * scale).to(weight.dtype)
     output_mask = (want_dx, want_weight or (want_gamma and not unit.batch_stats))

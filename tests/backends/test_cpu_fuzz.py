@@ -14,9 +14,6 @@ from tolerance import assert_oracle, rounded_terms
 
 from resnet_fused import ops
 
-# Said whenever oneDNN is switched.
-pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
-
 CONV_MODES = [m for m in MODES if m.startswith(("fprop", "backward", "dgrad", "wgrad")) and not m.startswith("backward_apply")]
 VIEWS = ("dense", "rows", "columns", "channels", "middle", "expanded")
 # Axes in the order of memory: of parameters as modules have them, and of those of transposed convolutions.

@@ -151,11 +151,33 @@ def test_training_keeps_nothing():
 
 def test_given_up_with_the_weights():
     c = Convolution(PROBLEMS["direct"])
+    another = Convolution(PROBLEMS["direct"], chained=True)
     c.run(), c.run()
-    assert _cpu.kept_weight_bytes() > 0
+    one = _cpu.kept_weight_bytes()
+    another.run(), another.run()
+    assert _cpu.kept_weight_bytes() == 2 * one > 0
     del c
     gc.collect()
-    assert _cpu.kept_weight_bytes() == 0
+    another.run()  # for which all is kept already
+    assert _cpu.kept_weight_bytes() == one
+
+
+def test_batches_that_take_turns():
+    """What two algorithms make of the same weights is kept for both, and given up for both when they change."""
+    p = PROBLEMS["winograd"]
+    one, many = Convolution(p._replace(N=1, H=7, W=7)), Convolution(p)
+    many.weight = one.weight
+    size = [list((c.x.shape, c.weight.shape)) for c in (one, many)]
+    assert [_cpu.conv_algorithm(*map(list, s), *one.conv, "float32") for s in size] == ["direct", "winograd"]
+    kept = []
+    for _ in range(4):
+        one.check(), many.check()
+        kept.append(_cpu.kept_weight_bytes())
+    assert kept == [0, kept[1], kept[1], kept[1]] and kept[1] > one.weight.nbytes
+    _through_data(one.weight)
+    for _ in range(4):
+        one.check(), many.check()
+    assert _cpu.kept_weight_bytes() == kept[1]
 
 
 def test_another_instruction_set(monkeypatch):
