@@ -1,6 +1,7 @@
 """Plans of convolutions: pure functions, so that any machine's can be looked at."""
 
 import itertools
+import statistics
 
 import pytest
 from problems import WINOGRAD
@@ -180,8 +181,11 @@ def test_peak_is_above_what_a_matrix_product_reaches():
 
     a = torch.randn(512, 512)
     torch.mm(a, a)
-    seconds = min(_seconds(lambda: torch.mm(a, a)) for _ in range(5))
-    assert _cpu.fma_peak(1) > 0.7 * 2 * 512**3 / seconds / 1e9  # 0.7: other processes may disturb either
+    ratios = []
+    for _ in range(9):  # in turns: whoever shares the core halves both of a turn, seldom one
+        seconds = min(_seconds(lambda: torch.mm(a, a)) for _ in range(20))  # as long as the peak is measured
+        ratios.append(_cpu.fma_peak(1) * seconds * 1e9 / (2 * 512**3))
+    assert statistics.median(ratios) > 0.7  # the rest for other processes, which may disturb either
 
 
 def _seconds(function):
