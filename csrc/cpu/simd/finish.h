@@ -25,6 +25,15 @@ RF_INLINE void load_all(Vec<A, N> (&v)[COUNT], const A* values, int64_t first) {
   }
 }
 
+// Adds a run's sums to those of the part before it: sums of sums lose fewer digits than one long sum.
+template <int N, int COUNT, typename A>
+RF_INLINE void add_all(A* sums, int64_t first, const Vec<A, N> (&v)[COUNT]) {
+#pragma GCC unroll 2
+  for (int j = 0; j < COUNT; ++j) {
+    store<N>(sums + first + j * N, load<N>(sums + first + j * N) + v[j]);
+  }
+}
+
 // Sums of y - pivot and its square, of y as stored. The pivot is the mean of the part's first run.
 template <typename T>
 struct StatisticsFinish {
@@ -33,7 +42,7 @@ struct StatisticsFinish {
   RF_MEMBER void run(const Result& r, FinishState<A>& s, const A* c, int64_t c_row, Run run, int64_t slot,
                      int64_t lane) const {
     using V = Vec<A, N>;
-    V pivot[COUNT], sum[COUNT], square[COUNT];
+    V pivot[COUNT], sum[COUNT] = {}, square[COUNT] = {};
     if (!s.started) {
 #pragma GCC unroll 2
       for (int j = 0; j < COUNT; ++j) {
@@ -48,8 +57,6 @@ struct StatisticsFinish {
       }
     }
     load_all<N, COUNT>(pivot, s.pivot, lane);
-    load_all<N, COUNT>(sum, s.sum, lane);
-    load_all<N, COUNT>(square, s.square, lane);
     T* y = (T*)r.y + run.pixel * r.pitch + r.first + slot;
     for (int64_t i = 0; i < run.rows; ++i, c += c_row, y += run.pixel_step * r.pitch) {
 #pragma GCC unroll 2
@@ -61,11 +68,8 @@ struct StatisticsFinish {
         square[j] = fma(d, d, square[j]);
       }
     }
-#pragma GCC unroll 2
-    for (int j = 0; j < COUNT; ++j) {
-      store<N>(s.sum + lane + j * N, sum[j]);
-      store<N>(s.square + lane + j * N, square[j]);
-    }
+    add_all<N, COUNT>(s.sum, lane, sum);
+    add_all<N, COUNT>(s.square, lane, square);
   }
 };
 
@@ -113,7 +117,7 @@ struct BackwardFinish {
     int64_t k = r.first + slot;
     AffineRows<A> a = affine_rows<A>(r.affine, r.pitch), a2 = affine_rows<A>(r.affine2, r.pitch);
     V mean[COUNT], mean2[COUNT], scale[COUNT], shift[COUNT], floor = splat<N>(relu_floor<A>(r.relu));
-    V sum[COUNT], square[COUNT], square2[COUNT];
+    V sum[COUNT] = {}, square[COUNT] = {}, square2[COUNT] = {};
     if constexpr (SUMS != Sums::kNone) {
       load_all<N, COUNT>(mean, a.mean, k);
       if constexpr (SUMS == Sums::kOfX) {
@@ -123,11 +127,13 @@ struct BackwardFinish {
       if constexpr (kSecond) {
         load_all<N, COUNT>(mean2, a2.mean, k);
       }
+      if (!s.started) {
 #pragma GCC unroll 2
-      for (int j = 0; j < COUNT; ++j) {
-        sum[j] = s.started ? load<N>(s.sum + lane + j * N) : V{};
-        square[j] = s.started ? load<N>(s.square + lane + j * N) : V{};
-        square2[j] = kSecond && s.started ? load<N>(s.pivot + lane + j * N) : V{};
+        for (int j = 0; j < COUNT; ++j) {
+          store<N>(s.sum + lane + j * N, V{});
+          store<N>(s.square + lane + j * N, V{});
+          store<N>(s.pivot + lane + j * N, V{});
+        }
       }
     }
     int64_t offset = run.pixel * r.pitch + k;
@@ -164,13 +170,10 @@ struct BackwardFinish {
       }
     }
     if constexpr (SUMS != Sums::kNone) {
-#pragma GCC unroll 2
-      for (int j = 0; j < COUNT; ++j) {
-        store<N>(s.sum + lane + j * N, sum[j]);
-        store<N>(s.square + lane + j * N, square[j]);
-        if constexpr (kSecond) {
-          store<N>(s.pivot + lane + j * N, square2[j]);
-        }
+      add_all<N, COUNT>(s.sum, lane, sum);
+      add_all<N, COUNT>(s.square, lane, square);
+      if constexpr (kSecond) {
+        add_all<N, COUNT>(s.pivot, lane, square2);
       }
     }
   }
