@@ -98,7 +98,8 @@ Packing* find_packing(const at::Tensor& weight, const at::Tensor& memory) {
     return nullptr;
   }
   auto& packings = found->second.packings;
-  auto packing = std::find_if(packings.begin(), packings.end(), [&](const Packing& p) { return p.memory.is_same(memory); });
+  auto packing =
+      std::find_if(packings.begin(), packings.end(), [&](const Packing& p) { return p.memory.is_same(memory); });
   return packing == packings.end() ? nullptr : &*packing;
 }
 

@@ -1,5 +1,6 @@
 // Epilogues: from a tile of results in the accumulation type to memory, with what else is to be done to them while they
-// are at hand. Stores are ordinary ones: past the caches they were slower, for what follows reads them. A run is `rows` results c[row][column tile], of output pixels pixel, pixel + pixel_step, …
+// are at hand. Stores are ordinary ones: past the caches they were slower, for what follows reads them. A run is `rows`
+// results c[row][column tile], of output pixels pixel, pixel + pixel_step, …
 
 template <typename A>
 struct FinishState {  // of one column tile within one part
