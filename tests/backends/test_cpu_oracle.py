@@ -42,3 +42,17 @@ def test_library_composite(layout, mode):
     reference = ops.get("reference")
     for a, b, c in zip(ours, case.run(reference), case.double().run(reference)):
         assert_oracle(a, b, c, case.length)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_statistics_of_a_long_strip(seed):
+    """2,775 pixels of one part, in 37 runs of 75, against float64."""
+    torch.manual_seed(seed)
+    x, w = torch.randn(1, 16, 37, 150).contiguous(memory_format=torch.channels_last), torch.randn(16, 1, 3, 3)
+    # After a ReLU, values are of one sign and the border's, which the pivot is of, are smaller than the rest.
+    affine = torch.stack([torch.randn(16), 0.5 + torch.randn(16).abs(), torch.randn(16), torch.ones(16)])
+    conv = ((1, 2), (1, 1), (1, 1), 16)
+    y, stats = ops.get("cpu").conv_fprop(x, w, *conv, affine, True, True, None, None, None, False)
+    m2 = y.double().var((0, 2, 3), correction=0) * 37 * 75
+    # 75 and then 37 additions in float32, each at most 2^-24 of a sum: a single long one is off by several times that.
+    assert ((stats[1] - m2) / m2).abs().max() <= (75 + 37) * 2**-24
